@@ -1,0 +1,31 @@
+"Package metadata: everything is read from `settings.ini`"
+import shlex
+from configparser import ConfigParser
+
+from setuptools import find_packages, setup
+
+cp = ConfigParser(delimiters=['='])
+cp.read('settings.ini', encoding='utf-8')
+cfg = cp['DEFAULT']
+lib = cfg['lib_path']
+
+
+def words(key):
+    "The shell words of a setting"
+    return shlex.split(cfg.get(key, ''))
+
+
+extras = {name: words(f'{name}_requirements') for name in ('track', 'train', 'edit', 'dev')}
+setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
+      keywords=cfg['keywords'], author=cfg['author'], author_email=cfg['author_email'],
+      license='Apache-2.0', url=cfg['git_url'],
+      classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
+                   'Intended Audience :: Developers', 'Topic :: Multimedia :: Graphics :: 3D Modeling'],
+      packages=find_packages(include=[lib, lib + '.*']), include_package_data=True,
+      package_data={lib: ['assets/*']},
+      python_requires='>=' + cfg['min_python'], install_requires=words('requirements'),
+      extras_require=extras,
+      long_description=open('README.md', encoding='utf-8').read(),
+      long_description_content_type='text/markdown',
+      entry_points={'console_scripts': words('console_scripts'), 'nbdev': [f'{lib}={lib}._modidx:d']},
+      zip_safe=False)
