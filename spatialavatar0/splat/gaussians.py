@@ -16,75 +16,87 @@ from torch import Tensor
 
 from ..core import check_shape
 
-# %% ../../nbs/splat/01_gaussians.ipynb #b1cf036c
+# %% ../../nbs/splat/01_gaussians.ipynb #618c5476
 @dataclass
 class Gaussians:
     "What is stored and learnt of N Gaussians, before activation; every real number is a valid value"
     xyz: Tensor            # (N,3) centres
-    quaternion: Tensor     # (N,4) orientations w,x,y,z, of any length
+    quaternion: Tensor     # (N,4) orientations w,x,y,z, of any length; zero means no turn
     log_scale: Tensor      # (N,3) logarithms of standard deviations
-    colour: Tensor         # (N,C) sRGB in 0..1 when C = 3, or any C features
+    colour: Tensor         # (N,C) sRGB in 0..1 where C = 3, or any C features
     opacity_logit: Tensor  # (N,) log o/(1-o) of the opacity o
 
     def __post_init__(self):
-        check_shape('xyz', self.xyz, 'N 3'); n = len(self.xyz)
+        check_shape('xyz', self.xyz, 'N 3')
+        N = len(self.xyz)
         for name, want in dict(quaternion='4', log_scale='3', colour='C', opacity_logit='').items():
-            check_shape(name, getattr(self, name), f'{n} {want}'.strip())
+            check_shape(name, getattr(self, name), f'{N} {want}'.rstrip())
 
     def __len__(self): return len(self.xyz)
 
-# %% ../../nbs/splat/01_gaussians.ipynb #7073c885
+# %% ../../nbs/splat/01_gaussians.ipynb #87a885be
 class WorldGaussians(NamedTuple):
     "N Gaussians in world space, activated: all that a renderer needs to know"
     xyz: Tensor         # (...,N,3) centres, metres
-    quaternion: Tensor  # (...,N,4) orientations w,x,y,z, of any length
+    quaternion: Tensor  # (...,N,4) orientations w,x,y,z, of any length; zero means no turn
     scale: Tensor       # (...,N,3) standard deviations, metres
     colour: Tensor      # (N,C) any number of channels
     opacity: Tensor     # (N,) in 0..1
 
-# %% ../../nbs/splat/01_gaussians.ipynb #c8a97138
+# %% ../../nbs/splat/01_gaussians.ipynb #05ed037b
 @patch(as_prop=True)
-def opacity(self: Gaussians) -> Tensor:  # (N,) in 0..1
-    "sigmoid(opacity_logit)"
+def opacity(self: Gaussians) -> Tensor:
+    "(N,) the sigmoid of `opacity_logit`"
     return self.opacity_logit.sigmoid()
 
-# %% ../../nbs/splat/01_gaussians.ipynb #91315e2e
 @patch
 def activate(self: Gaussians) -> WorldGaussians:
-    "The Gaussians taken as they stand, as a cloud in world space"
+    "The Gaussians as they stand, taken for world space"
     return WorldGaussians(self.xyz, self.quaternion, self.log_scale.exp(), self.colour, self.opacity)
 
-# %% ../../nbs/splat/01_gaussians.ipynb #0252e417
-@patch
-def map(self: Gaussians,
-        f: Callable,  # from tensor to tensor
-) -> Gaussians:
-    "The Gaussians with `f` applied to every attribute"
-    return replace(self, **{name: f(x) for name, x in self.parameters().items()})
+# %% ../../nbs/splat/01_gaussians.ipynb #a18d55bc
+@patch(cls_method=True)
+def from_world(
+    cls: Gaussians,
+    world: WorldGaussians,  # (N,...) without batch axes
+) -> Gaussians:             # before activation; opacities within 1e-6 ... 1-1e-6, sizes from 1e-12 up
+    "The inverse of `activate`"
+    return cls(world.xyz, world.quaternion, world.scale.clamp(min=1e-12).log(), world.colour,
+               world.opacity.clamp(1e-6, 1 - 1e-6).logit())
 
+# %% ../../nbs/splat/01_gaussians.ipynb #dc7bf285
 @patch
 def parameters(self: Gaussians) -> dict[str, Tensor]:
-    "The attributes by name, as an optimizer's groups want them"
+    "The five attributes by name"
     return {f.name: getattr(self, f.name) for f in fields(self)}
 
-# %% ../../nbs/splat/01_gaussians.ipynb #33add00c
+@patch
+def map(self: Gaussians,
+        f: Callable[[Tensor], Tensor],  # applied to each attribute
+) -> Gaussians:
+    "New Gaussians whose attributes are `f` of these"
+    return replace(self, **{name: f(x) for name, x in self.parameters().items()})
+
+# %% ../../nbs/splat/01_gaussians.ipynb #c85e5e1f
 @patch
 def to(self: Gaussians, *args, **kwargs) -> Gaussians:
-    "On another device or in another precision, as `Tensor.to`"
+    "On another device or in another precision, with the arguments of `Tensor.to`"
     return self.map(lambda x: x.to(*args, **kwargs))
 
 @patch
 def clone(self: Gaussians) -> Gaussians:
-    "A copy that shares no memory and no gradient, ready to be learnt"
+    "A copy that shares no memory, and no history, with the original"
     return self.map(lambda x: x.detach().clone())
 
 @patch
 def requires_grad_(self: Gaussians, on: bool = True) -> Gaussians:
-    "Ask for gradients of all attributes, in place"
+    "Ask for the gradients of all attributes, in place"
     return self.map(lambda x: x.requires_grad_(on))
 
-# %% ../../nbs/splat/01_gaussians.ipynb #2486756e
+# %% ../../nbs/splat/01_gaussians.ipynb #a21ce8bb
 @patch
-def __getitem__(self: Gaussians, i) -> Gaussians:
-    "Some of the Gaussians: a slice, a mask, or indices"
+def __getitem__(self: Gaussians,
+                i: slice|Tensor,  # a slice, indices (M,), or a mask (N,)
+) -> Gaussians:
+    "Some of the Gaussians"
     return self.map(lambda x: x[i])
