@@ -6,7 +6,8 @@
 __all__ = ['LOW_PASS', 'NEAR', 'MAX_OPACITY', 'MIN_ALPHA', 'MIN_LIGHT', 'slope_limits', 'Projection', 'project_gaussians',
            'composite', 'reach', 'visible', 'render_reference']
 
-# %% ../../nbs/splat/03_reference.ipynb #a8e3c79d
+# %% ../../nbs/splat/03_reference.ipynb #2e5d62c5
+from functools import partial
 from typing import NamedTuple
 
 import torch
