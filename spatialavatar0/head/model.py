@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..core import UserError, atomic_path, check_index, check_shape
 
-# %% ../../nbs/head/01_model.ipynb #60fe5f1e
+# %% ../../nbs/head/01_model.ipynb #0df37e79
 JOINTS = 'root', 'neck', 'jaw', 'left_eye', 'right_eye'  # the order along every axis of length 5
 
 def empty(*shape, **kw): return field(default_factory=lambda: torch.zeros(shape, **kw))
@@ -43,31 +43,31 @@ class HeadModel:
     lmk_faces: Tensor = empty(0, dtype=torch.int64)  # (L,) triangle of each landmark, MediaPipe's order
     lmk_bary: Tensor = empty(0, 3)                   # (L,3) where in that triangle
     expression_names: tuple = ()                     # E names
+    action_pose: Tensor = None                       # (E,9) turn of jaw, left, right eye that go with each
     parts: dict = field(default_factory=dict)        # name -> vertex indices
     mirror: Tensor = empty(0, dtype=torch.int64)     # (V,) the vertex on the other side, or empty
 
-    def __post_init__(self): self._fill(); self._check_shapes(); self._check_values()
+    def __post_init__(self):
+        E, fill = max(self.n_expression, 0), partial(object.__setattr__, self)
+        if self.uv_faces is None: fill('uv_faces', torch.full_like(self.faces, -1))
+        if self.action_pose is None: fill('action_pose', self.shapedirs.new_zeros(E, 9))
+        if not self.expression_names: fill('expression_names', tuple(f'expression_{i}' for i in range(E)))
+        self._check_shapes(); self._check_values()
 
-# %% ../../nbs/head/01_model.ipynb #2574e4fe
-@patch
-def _fill(self: HeadModel):
-    "Stand-ins for what was not given"
-    fill, E = partial(object.__setattr__, self), self.shapedirs.shape[-1] - self.n_shape
-    if self.uv_faces is None: fill('uv_faces', torch.full_like(self.faces, -1))
-    if not self.expression_names: fill('expression_names', tuple(f'expression_{i}' for i in range(E)))
-
+# %% ../../nbs/head/01_model.ipynb #16e3d7d6
 @patch
 def _check_shapes(self: HeadModel):
     "Raise `ValueError` unless all sizes agree"
     check_shape('v_template', self.v_template, 'V 3'); check_shape('faces', self.faces, 'F 3')
     V, F, L, J = len(self.v_template), len(self.faces), len(self.lmk_faces), len(JOINTS)
     K, S = self.shapedirs.shape[-1], self.n_shape
+    if not 0 <= S <= K: raise ValueError(f'n_shape: got {S}, want 0 to {K}')
     P = 9*(J - 1) if self.posedirs.shape[-1] else 0
     want = dict(shapedirs=f'{V} 3 K', posedirs=f'{V} 3 {P}', J_regressor=f'{J} {V}', parents=f'{J}',
-                weights=f'{V} {J}', uv='T 2', uv_faces=f'{F} 3', lmk_faces='L', lmk_bary=f'{L} 3')
+                weights=f'{V} {J}', uv='T 2', uv_faces=f'{F} 3', lmk_faces='L', lmk_bary=f'{L} 3',
+                action_pose=f'{K - S} 9')
     for name, axes in want.items(): check_shape(name, getattr(self, name), axes)
     if len(self.mirror): check_shape('mirror', self.mirror, f'{V}')
-    if not 0 <= S <= K: raise ValueError(f'n_shape: got {S}, want 0 to {K}')
     if (n := len(self.expression_names)) != K - S:
         raise ValueError(f'expression_names: got {n} names, want {K - S}')
 
@@ -100,11 +100,11 @@ def __repr__(self: HeadModel):
     return (f'HeadModel({self.name}: {len(self.v_template)} vertices, {len(self.faces)} faces, '
             f'{self.n_shape} shape, {self.n_expression} expression, {len(self.lmk_faces)} landmarks)')
 
-# %% ../../nbs/head/01_model.ipynb #ada2d555
+# %% ../../nbs/head/01_model.ipynb #cdceb0df
 NAMES = dict(f='faces', kintree_table='parents', vt='uv', ft='uv_faces', lmk_face_idx='lmk_faces',
              lmk_b_coords='lmk_bary')  # FLAME's names: ours
 NAMES |= {k: k for k in ('name', 'v_template', 'shapedirs', 'n_shape', 'posedirs', 'J_regressor',
-                         'weights', 'expression_names', 'mirror')}
+                         'weights', 'expression_names', 'action_pose', 'mirror')}
 
 def from_arrays(
     arrays: dict,  # FLAME's names -> arrays
@@ -287,15 +287,21 @@ def stack(cls: HeadCodes,
     codes = [c.expand(*batch) for c in codes]
     return cls(*(torch.stack([getattr(c, k) for c in codes]) for k in CODES), heads[0])
 
-# %% ../../nbs/head/01_model.ipynb #9a917e31
+# %% ../../nbs/head/01_model.ipynb #4f9fbece
 @patch
-def expression(self: HeadModel, **amounts: float) -> Tensor:  # (E,)
-    "Expression coefficients by name, the others 0; raises `ValueError` for a name it has not"
-    psi, names = self.v_template.new_zeros(self.n_expression), list(self.expression_names)
-    for name, amount in amounts.items():
-        if name not in names: raise ValueError(f'expression: got {name!r}, want one of {names}')
-        psi[names.index(name)] = amount
-    return psi
+def act(self: HeadModel,
+        amounts: Tensor|None = None,  # (...,E) of every action, or none and
+        **named: float|Tensor,        # (...) of some of them by name, the others 0
+) -> HeadCodes:
+    "Codes in which actions are carried out, jaw and eyes included; raises `ValueError` for unknown names"
+    unit = dict(zip(self.expression_names, torch.eye(self.n_expression).to(self.v_template)))
+    if bad := [k for k in named if k not in unit]:
+        raise ValueError(f"act: got {', '.join(bad)}, want one of {', '.join(unit)}")
+    if amounts is None: amounts = self.v_template.new_zeros(self.n_expression)
+    amounts = sum((torch.as_tensor(a)[..., None].to(amounts)*unit[k] for k, a in named.items()), amounts)
+    jaw, eyes = (amounts @ self.action_pose).split([3, 6], -1)
+    codes = self.codes(*amounts.shape[:-1])
+    return codes.replace(expression=amounts, pose=torch.cat([0*jaw, jaw], -1), eyes=eyes)
 
 # %% ../../nbs/head/01_model.ipynb #9b7c0364
 def displace(
