@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['VISEMES', 'CONSONANTS', 'VOWELS', 'SIDED', 'PRESETS', 'EXPRESSIONS', 'smooth', 'pulse', 'blink', 'smile', 'brows',
-           'turn', 'sweep', 'gaze', 'babble', 'speech', 'through', 'emphasis', 'reel', 'idle', 'preset', 'jaw_angle',
-           'still']
+           'turn', 'sweep', 'gaze', 'still', 'babble', 'speech', 'through', 'emphasis', 'reel', 'idle', 'preset']
 
-# %% ../../nbs/drive/02_presets.ipynb #561e8cff
+# %% ../../nbs/drive/02_presets.ipynb #da3d1dec
 import random
 
 import torch
 from torch import Tensor
 
 from ..core import UserError
-from .motion import JAW_OPEN, Motion, add, both, from_curves
+from .motion import Motion, add, both, from_curves
 
 # %% ../../nbs/drive/02_presets.ipynb #4d930407
 def smooth(
@@ -96,20 +95,28 @@ def gaze(
     x, y = (sweep(t, starts, p, .021 + .0022*jump) for p in points.T)
     return {'gaze_yaw': x, 'gaze_pitch': y}
 
-# %% ../../nbs/drive/02_presets.ipynb #cd6b5adb
+# %% ../../nbs/drive/02_presets.ipynb #8674d5bb
 VISEMES = {  # sound: actions at its height
-    'M':  dict(mouthPress=.35, mouthRollUpper=.25, mouthRollLower=.3),
-    'F':  dict(mouthRollLower=.5, mouthUpperUp=.2, jawOpen=.06),
-    'T':  dict(jawOpen=.14, mouthStretch=.12, mouthLowerDown=.15),
-    'SH': dict(jawOpen=.08, mouthFunnel=.55, mouthPucker=.15),
-    'AH': dict(jawOpen=.52, mouthLowerDown=.25, mouthUpperUp=.12),
-    'EH': dict(jawOpen=.34, mouthStretch=.25, mouthLowerDown=.2, mouthUpperUp=.1),
-    'EE': dict(jawOpen=.14, mouthStretch=.4, mouthSmile=.2, mouthLowerDown=.2),
-    'OH': dict(jawOpen=.36, mouthFunnel=.5),
-    'OO': dict(jawOpen=.12, mouthPucker=.75, mouthFunnel=.3),
+    'M':  dict(mouthPress=.3, mouthRollUpper=.2, mouthRollLower=.1, mouthClose=.08),
+    'F':  dict(mouthRollLower=.5, mouthUpperUp=.2, jawOpen=.04),
+    'T':  dict(jawOpen=.1, mouthStretch=.12, mouthLowerDown=.15),
+    'SH': dict(jawOpen=.06, mouthFunnel=.55, mouthPucker=.15),
+    'AH': dict(jawOpen=.42, mouthLowerDown=.25, mouthUpperUp=.12),
+    'EH': dict(jawOpen=.28, mouthStretch=.25, mouthLowerDown=.2, mouthUpperUp=.1),
+    'EE': dict(jawOpen=.11, mouthStretch=.4, mouthSmile=.2, mouthLowerDown=.2),
+    'OH': dict(jawOpen=.3, mouthFunnel=.5),
+    'OO': dict(jawOpen=.08, mouthPucker=.75, mouthFunnel=.3),
 }
 CONSONANTS, VOWELS = ('M', 'F', 'T', 'SH'), ('AH', 'EH', 'EE', 'OH', 'OO')
 SIDED = 'mouthPress mouthUpperUp mouthStretch mouthLowerDown mouthSmile'.split()
+
+# %% ../../nbs/drive/02_presets.ipynb #d2590f2b
+def still(
+    actions: dict,  # of numbers, and angles
+) -> Motion:        # of one frame
+    "A face that does not move"
+    curves = {k: torch.tensor([float(x)]) for k, x in actions.items()}
+    return from_curves(curves or {'yaw': torch.zeros(1)}, 1.)
 
 # %% ../../nbs/drive/02_presets.ipynb #36a4ea23
 def babble(
@@ -179,38 +186,25 @@ def idle(t: Tensor, seconds: float) -> dict:
     wave = lambda period, phase: calm*torch.sin(2*torch.pi*t/period + phase)
     return {'yaw': .8*wave(4.7, .4), 'pitch': .6*wave(3.1, 1.9), 'roll': .5*wave(5.9, 2.6)}
 
-# %% ../../nbs/drive/02_presets.ipynb #1143539d
+# %% ../../nbs/drive/02_presets.ipynb #7d3970a5
 PRESETS = {  # name: (curves, seconds)
     'blink': (blink, 1.), 'smile': (smile, 2.4), 'brows': (brows, 2.4), 'turn': (turn, 3.),
     'gaze': (gaze, 3.), 'speech': (speech, 4.), 'demo': (reel, 8.)}
 
 def preset(
-    name: str,          # one of `PRESETS`
-    head=None,          # `HeadModel` or `Avatar` it is meant for: how far does its jaw open?
-    fps: float = 25.,
+    name: str,         # one of `PRESETS`
+    fps: float = 25.,  # frames per second
 ) -> Motion:
     "A motion out of the box; `UserError` for a name that there is not"
     if name not in PRESETS:
         raise UserError(f'there is no preset {name!r}', remedy=f"use one of {', '.join(PRESETS)}")
     curves, seconds = PRESETS[name]
-    return from_curves(curves(torch.arange(round(seconds*fps))/fps), fps, jaw_angle(head))
+    return from_curves(curves(torch.arange(round(seconds*fps))/fps), fps)
 
-def jaw_angle(head=None) -> tuple:
-    "Axis-angle (3) of the jaw at jawOpen = 1, for a `HeadModel` or an `Avatar`"
-    return getattr(getattr(head, 'head', head), 'jaw_open', JAW_OPEN)
-
-# %% ../../nbs/drive/02_presets.ipynb #bbcca603
+# %% ../../nbs/drive/02_presets.ipynb #365f5d73
 EXPRESSIONS = {  # title: actions, and angles
     'neutral': {}, 'blink': both(eyeBlink=1.),
     'smile': both(mouthSmile=.85, cheekSquint=.5, eyeSquint=.3, mouthDimple=.15),
     'ah': {'jawOpen': .62, **both(mouthLowerDown=.25, mouthUpperUp=.12)},
-    'brows up': {'browInnerUp': .9, **both(browOuterUp=.85, eyeWide=.45)},
+    'brows up': {'browInnerUp': 1., **both(browOuterUp=1., eyeWide=.6)},
     'oo': {'jawOpen': .12, 'mouthPucker': .8, 'mouthFunnel': .3}}
-
-def still(
-    actions: dict,  # of numbers
-    head=None,      # as for `preset`
-) -> Motion:        # of one frame
-    "A face that does not move"
-    curves = {k: torch.tensor([float(x)]) for k, x in actions.items()} or {'yaw': torch.zeros(1)}
-    return from_curves(curves, 1., jaw_angle(head))
