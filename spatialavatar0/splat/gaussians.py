@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..core import check_shape
 
-# %% ../../nbs/splat/01_gaussians.ipynb #618c5476
-@dataclass
+# %% ../../nbs/splat/01_gaussians.ipynb #7e751e80
+@dataclass(repr=False)
 class Gaussians:
     "What is stored and learnt of N Gaussians, before activation; every real number is a valid value"
     xyz: Tensor            # (N,3) centres
@@ -33,6 +33,7 @@ class Gaussians:
             check_shape(name, getattr(self, name), f'{N} {want}'.rstrip())
 
     def __len__(self): return len(self.xyz)
+    def __repr__(self): return f'{len(self)} Gaussians of {self.colour.shape[1]} channels'
 
 # %% ../../nbs/splat/01_gaussians.ipynb #87a885be
 class WorldGaussians(NamedTuple):
