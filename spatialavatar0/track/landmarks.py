@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RIGHT_EYE', 'LEFT_EYE', 'RIGHT_IRIS', 'LEFT_IRIS', 'RIGHT_BROW', 'LEFT_BROW', 'LIPS_OUTER', 'LIPS_INNER',
-           'NOSE_RIDGE', 'NOSE_BASE', 'FACE_OVAL', 'MIDLINE', 'SWAP', 'find_faces', 'face_square', 'Face', 'detect']
+           'NOSE_RIDGE', 'NOSE_BASE', 'FACE_OVAL', 'MIDLINE', 'SWAP', 'find_faces', 'face_square', 'Face',
+           'largest_face', 'detect']
 
 # %% ../../nbs/track/01_landmarks.ipynb #044dd6ce
 import logging, math, os, sys
@@ -149,14 +150,7 @@ def _refine(image, points, scales=(1.4, 1.6, 1.9)):
     spread = (looks - points)[..., :2].norm(dim=-1).mean()
     return points if spread < .02*(points.amax(0) - points.amin(0))[:2].max() else None
 
-# %% ../../nbs/track/01_landmarks.ipynb #74bfe19a
-class Face(NamedTuple):
-    "A face in a picture"
-    landmarks: Tensor  # (478,2) pixels
-    z: Tensor          # (478,) depth in pixels, from the face's own centre; smaller is nearer
-    n_faces: int       # how many faces the picture holds; this is the largest
-
-# %% ../../nbs/track/01_landmarks.ipynb #9eaa85de
+# %% ../../nbs/track/01_landmarks.ipynb #3d658e31
 def _first_mesh(image, squares):
     "Landmarks (478,3) of the first of the squares that holds a face"
     for square in squares:
@@ -165,11 +159,22 @@ def _first_mesh(image, squares):
             if points is not None: points = _refine(image, points)
             if points is not None: return points
 
-def _search(image):
-    "Faces and the landmarks of the first: the whole picture and its quarter turns first, then closer"
+# %% ../../nbs/track/01_landmarks.ipynb #74bfe19a
+class Face(NamedTuple):
+    "A face in a picture"
+    landmarks: Tensor  # (478,2) pixels
+    z: Tensor          # (478,) depth in pixels, from the face's own centre; smaller is nearer
+    n_faces: int       # how many faces the picture holds; this is the largest
+
+# %% ../../nbs/track/01_landmarks.ipynb #7e328819
+def largest_face(
+    image: Tensor,   # (H,W,3)
+) -> Face|None:      # none where no face is found
+    "Landmarks of the largest face: look at the picture as it is, then at its quarter turns, then closer"
+    check_shape('image', image, 'H W 3')
     H, W, _ = image.shape
     for level in range(4):
-        if level and max(H, W) < 96*2**level: break
+        if level and max(H, W) < 96*2**level: return
         for turns in (0, 1, 3, 2) if level < 2 else (0,):
             turned = image.rot90(turns).contiguous()
             squares = find_faces(turned, level)
@@ -177,25 +182,23 @@ def _search(image):
             if points is None: continue
             x, y, z = points.unbind(-1)
             x, y = ((x, y), (W - y, x), (W - x, H - y), (y, H - x))[turns]
-            return squares, torch.stack([x, y, z], -1)
-    return [], None
+            return Face(torch.stack([x, y], -1), z, len(squares))
 
-# %% ../../nbs/track/01_landmarks.ipynb #5f8736af
+# %% ../../nbs/track/01_landmarks.ipynb #5dcb461c
 def detect(
     image: Tensor,               # (H,W,3)
     min_size: float = 24,        # of the face, pixels; below, landmarks are guesswork
     file: str|Path|None = None,  # named in messages
 ) -> Face:                       # the largest
     "Landmarks of the largest face; `UserError` where there is none or it is too small"
-    check_shape('image', image, 'H W 3')
-    squares, points = _search(image)
-    if points is None:
-        raise UserError('no face found', file, 'use a picture with one clear face, at least 24 pixels large')
-    extent = float((points.amax(0) - points.amin(0))[:2].max())
+    face = largest_face(image)
+    if face is None:
+        raise UserError('no face found', file, f'use a picture with one clear face, at least {min_size} pixels large')
+    extent = float((face.landmarks.amax(0) - face.landmarks.amin(0)).max())
     if extent < min_size:
-        raise UserError(f'the face is too small: {extent:.0f} pixels, at least {min_size:.0f} are needed',
+        raise UserError(f'the face is too small: {extent:.0f} pixels, at least {min_size} are needed',
                         file, 'use a larger picture of it')
-    if len(squares) > 1:
+    if face.n_faces > 1:
         where = f'{file}: ' if file else ''
-        logging.getLogger(__name__).warning(f'{where}{len(squares)} faces found; the largest is taken')
-    return Face(points[:, :2], points[:, 2], len(squares))
+        logging.getLogger(__name__).warning(f'{where}{face.n_faces} faces found; the largest is taken')
+    return face
