@@ -125,7 +125,7 @@ def from_arrays(
     parts = {k[5:]: tensor(x) for k, x in arrays.items() if k.startswith('part_')}
     return HeadModel(parts=parts, **{k: tensor(x) for k, x in given.items()})
 
-# %% ../../nbs/head/01_model.ipynb #b72bfc64
+# %% ../../nbs/head/01_model.ipynb #2b509c7b
 def _globe(rows, cols, radii, centre, box):
     "Ellipsoid: vertices, faces, UVs inside `box` = (u0, v0, u1, v1), UV faces, left-right partners"
     i, j = np.mgrid[:rows+1, :cols+1]
@@ -136,8 +136,10 @@ def _globe(rows, cols, radii, centre, box):
     v[index] = np.stack([np.sin(lon)*np.cos(lat), np.sin(lat), np.cos(lon)*np.cos(lat)], -1)
     partner[index] = index[:, ::-1]
     def triangles(t):
-        a, b, c, d = (x.ravel() for x in (t[:-1, :-1], t[:-1, 1:], t[1:, 1:], t[1:, :-1]))
-        return np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
+        a, b, c, d = (x[..., None] for x in (t[:-1, :-1], t[:-1, 1:], t[1:, 1:], t[1:, :-1]))
+        left = np.arange(cols)[:, None] < cols/2  # the diagonals of the two sides mirror each other
+        return np.concatenate([np.concatenate([a, b, np.where(left, c, d)], -1),
+                               np.concatenate([np.where(left, a, b), c, d], -1)]).reshape(-1, 3)
     f, ft = triangles(index), triangles(i*(cols + 1) + j)
     ok = (f != np.roll(f, 1, axis=1)).all(1)  # not so at the poles
     vt = box[:2] + np.stack([j/cols, i/rows], -1).reshape(-1, 2)*np.subtract(box[2:], box[:2])
