@@ -7,26 +7,27 @@ __all__ = ['RIGHT_EYE', 'LEFT_EYE', 'RIGHT_IRIS', 'LEFT_IRIS', 'RIGHT_BROW', 'LE
            'NOSE_RIDGE', 'NOSE_BASE', 'FACE_OVAL', 'MIDLINE', 'SWAP', 'find_faces', 'face_square', 'Face',
            'largest_face', 'detect']
 
-# %% ../../nbs/track/01_landmarks.ipynb #044dd6ce
+# %% ../../nbs/track/01_landmarks.ipynb #f7252353
 import logging, math, os, sys
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..clip.image import Square, resize
 from ..core import UserError, check_shape
 
-# %% ../../nbs/track/01_landmarks.ipynb #41d9cb1e
+# %% ../../nbs/track/01_landmarks.ipynb #22c6706e
 RIGHT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 LEFT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 RIGHT_IRIS, LEFT_IRIS = (468, 469, 470, 471, 472), (473, 476, 475, 474, 477)  # the pupil first
 RIGHT_BROW = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
 LEFT_BROW = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
+
+# %% ../../nbs/track/01_landmarks.ipynb #858e5a58
 LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 NOSE_RIDGE, NOSE_BASE = (168, 6, 197, 195, 5, 4), (64, 98, 97, 2, 326, 327, 294)
@@ -55,7 +56,7 @@ def _silence():
     finally:
         os.dup2(kept, 2); os.close(kept); os.close(nowhere)
 
-# %% ../../nbs/track/01_landmarks.ipynb #8670f75b
+# %% ../../nbs/track/01_landmarks.ipynb #aa3f8c99
 def mediapipe_solutions():
     "`mediapipe.solutions`, imported on first use and without its log lines"
     os.environ.setdefault('GLOG_minloglevel', '3')
@@ -66,9 +67,11 @@ def mediapipe_solutions():
         raise UserError('finding faces needs mediapipe 0.10.21',
                         remedy='pip install "spatialavatar0[track]"') from None
 
+# %% ../../nbs/track/01_landmarks.ipynb #2443b1c6
 @lru_cache
 def _detector():
-    return mediapipe_solutions().face_detection.FaceDetection(model_selection=1, min_detection_confidence=.4)
+    detection = mediapipe_solutions().face_detection
+    return detection.FaceDetection(model_selection=1, min_detection_confidence=.4)
 
 @lru_cache
 def _mesher():
@@ -77,7 +80,7 @@ def _mesher():
 
 def run_mediapipe(solution, image):
     "Process an (H,W,3) picture"
-    array = (image.clamp(0, 1)*255).round().byte().contiguous().numpy()
+    array = (image.detach().cpu().clamp(0, 1)*255).round().byte().contiguous().numpy()
     with _silence(): return solution().process(array)
 
 # %% ../../nbs/track/01_landmarks.ipynb #c4d64d66
@@ -139,10 +142,11 @@ def face_square(
     x, y = Square(0, 0, 1, angle).to_image((lo + hi)/2).tolist()
     return Square(x, y, scale*float((hi - lo).max()), angle)
 
-# %% ../../nbs/track/01_landmarks.ipynb #b0565e8a
+# %% ../../nbs/track/01_landmarks.ipynb #dd5e2854
 def _refine(image, points, scales=(1.4, 1.6, 1.9)):
     "Look again, upright, at several sizes and in the mirror, and average; None where the looks disagree"
-    looks = [_mesh(image, face_square(points[:, :2], s), mirror) for s in scales for mirror in (False, True)]
+    squares = [face_square(points[:, :2], s) for s in scales]
+    looks = [_mesh(image, square, mirror) for square in squares for mirror in (False, True)]
     looks = [p for p in looks if p is not None]
     if len(looks) <= len(scales): return
     looks = torch.stack(looks)
@@ -166,12 +170,14 @@ class Face(NamedTuple):
     z: Tensor          # (478,) depth in pixels, from the face's own centre; smaller is nearer
     n_faces: int       # how many faces the picture holds; this is the largest
 
-# %% ../../nbs/track/01_landmarks.ipynb #7e328819
+# %% ../../nbs/track/01_landmarks.ipynb #5736ca6d
 def largest_face(
     image: Tensor,   # (H,W,3)
 ) -> Face|None:      # none where no face is found
     "Landmarks of the largest face: look at the picture as it is, then at its quarter turns, then closer"
     check_shape('image', image, 'H W 3')
+    if not image.is_floating_point():
+        raise ValueError(f'image: got {image.dtype}, want floats from 0 to 1')
     H, W, _ = image.shape
     for level in range(4):
         if level and max(H, W) < 96*2**level: return
@@ -184,7 +190,7 @@ def largest_face(
             x, y = ((x, y), (W - y, x), (W - x, H - y), (y, H - x))[turns]
             return Face(torch.stack([x, y], -1), z, len(squares))
 
-# %% ../../nbs/track/01_landmarks.ipynb #5dcb461c
+# %% ../../nbs/track/01_landmarks.ipynb #d11234ce
 def detect(
     image: Tensor,               # (H,W,3)
     min_size: float = 24,        # of the face, pixels; below, landmarks are guesswork
@@ -193,7 +199,8 @@ def detect(
     "Landmarks of the largest face; `UserError` where there is none or it is too small"
     face = largest_face(image)
     if face is None:
-        raise UserError('no face found', file, f'use a picture with one clear face, at least {min_size} pixels large')
+        raise UserError('no face found', file,
+                        f'use a picture with one clear face, at least {min_size} pixels large')
     extent = float((face.landmarks.amax(0) - face.landmarks.amin(0)).max())
     if extent < min_size:
         raise UserError(f'the face is too small: {extent:.0f} pixels, at least {min_size} are needed',
