@@ -27,9 +27,10 @@ def sample(
                       align_corners=False)
     return out[0, :, 0].T.reshape(*xy.shape[:-1], image.shape[-1])
 
-# %% ../../nbs/generate/01_warp.ipynb #87a1283c
+# %% ../../nbs/generate/01_warp.ipynb #7909d900
 def visible(
     points: Tensor,    # (N,3) on or near the mesh
+    cos: Tensor,       # (N,) between the surface's normal and the direction to the camera
     vertices: Tensor,  # (V,3) posed mesh
     faces: Tensor,     # (F,3)
     camera: Camera,
@@ -44,9 +45,11 @@ def visible(
     j, i = xy.floor().long().unbind(-1)
     inside = (z > 0) & (i >= 0) & (j >= 0) & (i < camera.height) & (j < camera.width)
     at = nearest[i.clamp(0, camera.height - 1), j.clamp(0, camera.width - 1)]
-    return inside & (z < at + tolerance)
+    c = cos.clamp(min=.1)
+    slack = tolerance + (1 - c*c).clamp(min=0).sqrt()/c*(reach + .5)*2**.5*z/camera.K[0, 0]
+    return inside & (z < at + slack)
 
-# %% ../../nbs/generate/01_warp.ipynb #11a5852c
+# %% ../../nbs/generate/01_warp.ipynb #785306b4
 def trust(
     layout: UVLayout,
     vertices: Tensor,  # (V,3) posed mesh
@@ -58,7 +61,7 @@ def trust(
     normal = normalize(layout.points(vertex_normals(vertices, layout.head.faces)), dim=-1)
     cos = (normal*normalize(camera.position - points, dim=-1)).sum(-1)
     m = sample(matte[..., None], camera.project(points)[0])[:, 0]
-    return visible(points, vertices, layout.head.faces, camera)*m*(cos - 1/6).clamp(min=0).square()
+    return visible(points, cos, vertices, layout.head.faces, camera)*m*(cos - 1/6).clamp(min=0).square()
 
 def warp(
     layout: UVLayout,
