@@ -18,7 +18,7 @@ from ..core import check_shape
 from .mesh import rasterize
 from .model import HeadModel
 
-# %% ../../nbs/head/04_uv.ipynb #34f6a305
+# %% ../../nbs/head/04_uv.ipynb #bd3f3361
 class UVLayout:
     "Which pixels of a grid over the texture plane lie on a head, in which triangle, and where in it"
     def __init__(self,
@@ -37,7 +37,10 @@ class UVLayout:
         self.barycentric = bary[self.mask].to(head.uv.dtype)      # (N,3)
 
     def __len__(self): return len(self.triangle)
-    def __repr__(self): return f'UVLayout({self.id}: {len(self)} of {self.size} x {self.size} pixels)'
+
+# %% ../../nbs/head/04_uv.ipynb #ba63624d
+@patch
+def __repr__(self: UVLayout): return f'UVLayout({self.id}: {len(self)} of {self.size} x {self.size} pixels)'
 
 # %% ../../nbs/head/04_uv.ipynb #c3875aa5
 @patch
@@ -98,10 +101,10 @@ def spacing(self: UVLayout,
     area2 = cross(right, down).square().sum(-1)
     return area2.clamp(min=1e-24)**.25
 
-# %% ../../nbs/head/04_uv.ipynb #359f8728
+# %% ../../nbs/head/04_uv.ipynb #e4db52c9
 @njit(cache=True)
 def _nearest(points, corners, queries, wanted, found):
-    "Fill `found`: nearest of `points`, sorted by y, with one of the `wanted` corners; wanted -1: any corner"
+    "Fill `found`: nearest of `points`, sorted by y, with one of the `wanted` corners; -1: with any"
     y = np.ascontiguousarray(points[:, 1])
     for n in range(len(queries)):
         q, best = queries[n], np.inf
