@@ -175,7 +175,7 @@ def from_codes(
     return cls(c.expression - r.expression, head.expression_names, jaw, neck, torch.cat([left, right], -1),
                rotation, c.translation - r.translation, fps, tuple(cameras), head.id)
 
-# %% ../../nbs/drive/01_motion.ipynb #c6f5d5c7
+# %% ../../nbs/drive/01_motion.ipynb #20d26628
 _FORMAT = 'spatialavatar0 motion'
 
 @patch
@@ -185,9 +185,10 @@ def save(
 ) -> Path:           # where it stands
     "Write the arrays; nothing half-written stands at `path`"
     d = {k: getattr(self, k).detach().cpu().numpy() for k in TRACKS}
-    d |= dict(format=_FORMAT, version=1, fps=self.fps, head=self.head, names=np.array(self.names, dtype=str))
+    d |= dict(format=_FORMAT, version=1, fps=self.fps, head=self.head, names=np.array(self.names, str))
     if self.cameras:
-        for k in ('K', 'world_to_camera'): d[k] = np.stack([getattr(c, k).cpu().numpy() for c in self.cameras])
+        for k in ('K', 'world_to_camera'):
+            d[k] = np.stack([getattr(c, k).cpu().numpy() for c in self.cameras])
         d['size'] = np.array([(c.width, c.height) for c in self.cameras])
     with atomic_path(path) as p, open(p, 'wb') as f: np.savez_compressed(f, **d)
     return Path(path)

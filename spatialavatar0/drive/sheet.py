@@ -54,18 +54,17 @@ def overlay(
     mesh = (shaded/alpha.clamp(min=1e-3)[..., None]*tint*1.15).clamp(0, 1)
     return torch.lerp(image, mesh, strength*alpha[..., None])
 
-# %% ../../nbs/drive/04_sheet.ipynb #8c1b8919
+# %% ../../nbs/drive/04_sheet.ipynb #781d0c9f
 def portrait(
     avatar: Avatar,
     actions: dict,                # of `EXPRESSIONS`, or any actions and angles
     size: int,                    # pixels
     yaw: float = 0.,              # degrees, where the camera stands
     base: HeadCodes|None = None,  # the rest that the actions are added to
-    margin: float = 1.08,
 ) -> Tensor:                      # (size,size,3)
     "The avatar making a face"
-    camera = head_camera(avatar, 2*size, 2*size, yaw, margin=margin, codes=base)
-    codes = still(actions, avatar).codes(avatar, base)[0]
+    camera = head_camera(avatar, 2*size, 2*size, yaw, codes=base)
+    codes = still(actions).codes(avatar, base)[0]
     with torch.no_grad(): image, _ = avatar.render(codes, camera, backdrop(2*size, 2*size))
     return resize(image.clamp(0, 1), size, size)
 
@@ -145,7 +144,7 @@ def _picture(image, size):
     if n != size: image = resize(image, size, size)
     return Image.fromarray((image.clamp(0, 1)*255).round().byte().numpy())
 
-# %% ../../nbs/drive/04_sheet.ipynb #2365b1fb
+# %% ../../nbs/drive/04_sheet.ipynb #4c94f8ed
 def sheet(
     avatar: Avatar,
     frame: Frame,                  # a photo, and what was found in it
@@ -160,11 +159,12 @@ def sheet(
     photo = composite(frame.image, frame.alpha, wall)
     with torch.no_grad(): made, _ = avatar.render(frame.codes, frame.camera, wall)
     made, inner = made.clamp(0, 1), style.width - 2*style.margin
-    first = {'photo': frame.image, 'mesh of the head': overlay(frame.image, avatar.head, frame.codes, frame.camera),
-             'reconstruction': made, 'difference, 4 times': difference(photo, made)}
-    six = {k: portrait(avatar, x, _panel_size(6, inner, style), base=rest) for k, x in EXPRESSIONS.items()}
-    five = {f'{yaw:+d}°' if yaw else '0°': portrait(avatar, {}, _panel_size(5, inner, style), yaw, rest)
-            for yaw in VIEWS}
+    mesh = overlay(frame.image, avatar.head, frame.codes, frame.camera)
+    first = {'photo': frame.image, 'mesh of the head': mesh, 'reconstruction': made,
+             'difference, 4 times': difference(photo, made)}
+    n6, n5 = (_panel_size(n, inner, style) for n in (len(EXPRESSIONS), len(VIEWS)))
+    six = {k: portrait(avatar, x, n6, base=rest) for k, x in EXPRESSIONS.items()}
+    five = {f'{yaw:+d}°' if yaw else '0°': portrait(avatar, {}, n5, yaw, rest) for yaw in VIEWS}
     rows = [Row('Photo and avatar', first), Row('Expressions', six), Row('Views', five)]
     return write_image(path, torch.from_numpy(np.array(compose(title, figures, rows, style))).float()/255)
 

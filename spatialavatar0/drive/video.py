@@ -21,39 +21,40 @@ from .motion import Motion
 from ..head.model import HeadCodes
 from ..splat.avatar import Avatar
 
-# %% ../../nbs/drive/03_video.ipynb #e99b05ba
+# %% ../../nbs/drive/03_video.ipynb #e5a2dc87
 def extent(
     subject,           # `Avatar` or `HeadModel`
     codes: HeadCodes,  # one
-) -> tuple[Tensor, float]:  # centre (3,), height in metres
-    "What there is to see: all but the outermost and the faintest Gaussians, or all vertices"
-    if isinstance(subject, Avatar):
-        world = subject.pose(codes)
-        points = world.xyz[world.opacity > .1] if (world.opacity > .1).any() else world.xyz
-        lo, hi = (points.quantile(q, 0) for q in (.005, .995))
-    else: lo, hi = subject.vertices(codes).aminmax(dim=0)
-    return (lo + hi)/2, float((hi - lo)[1])
+) -> tuple[Tensor, Tensor]:  # (3,) and (3,) metres
+    "Two corners of the box around all but the outermost and the faintest Gaussians, or around all vertices"
+    if not isinstance(subject, Avatar): return subject.vertices(codes).aminmax(dim=0)
+    world = subject.pose(codes)
+    seen = world.opacity > .1
+    points = world.xyz[seen] if seen.any() else world.xyz
+    return points.quantile(.002, 0), points.quantile(.998, 0)
 
 def head_camera(
     subject,                              # `Avatar` or `HeadModel`
     width: int = 512, height: int = 512,  # pixels
     yaw: float = 0., pitch: float = 0.,   # where it stands, degrees: to the subject's left, above
     fov: float = 14.,                     # vertical angle of view, degrees
-    margin: float = 1.12,                 # the picture's height, in heights of the head
     codes: HeadCodes|None = None,         # at rest where not given
+    zoom: float = 1.,                     # above 1: closer
 ) -> Camera:
     "A camera that frames the head"
-    centre, h = extent(subject, subject.codes() if codes is None else codes)
-    distance = margin*h/2/math.tan(math.radians(fov)/2)
+    lo, hi = extent(subject, subject.codes() if codes is None else codes)
+    h, centre = float((hi - lo)[1]), (lo + hi)/2
+    centre = centre + centre.new_tensor([0, .08*h, 0])
+    distance = .96*h/2/math.tan(math.radians(fov)/2)/zoom
     return orbit(centre, distance, 1, (yaw, yaw), pitch, fov, width, height)[0]
 
-# %% ../../nbs/drive/03_video.ipynb #9b5afaa1
+# %% ../../nbs/drive/03_video.ipynb #a2b9bd7f
 def swing(
     subject,              # `Avatar` or `HeadModel`
     n: int,               # how many
     yaw: float = 50.,     # degrees to either side; 180 goes all the way around
     pitch: float = 8.,    # degrees up and down on the way
-    **kwargs,             # of `head_camera`: width, height, fov, margin, codes
+    **kwargs,             # of `head_camera`: width, height, fov, codes, zoom
 ) -> list[Camera]:
     "Cameras on a closed path in front of the head, or around it"
     turn = torch.arange(n)/n*360
@@ -72,11 +73,11 @@ def backdrop(
     grey = top + (bottom - top)*u**1.5 - .05*x**2*(1 - .5*u)
     return grey[..., None]*torch.tensor([1., 1., 1.005])
 
-# %% ../../nbs/drive/03_video.ipynb #b1049e75
+# %% ../../nbs/drive/03_video.ipynb #3fdea61f
 def frames(
     avatar: Avatar,
     motion: Motion,
-    cameras: Camera|list[Camera]|None = None,  # one, or one per frame; none: the motion's, or `head_camera`
+    cameras: Camera|list[Camera]|None = None,  # one, or T; none: the motion's, or `head_camera`
     base: HeadCodes|None = None,               # the rest that the motion is added to
     background: Tensor|None = None,            # (3,) or (H,W,3); `backdrop` where not given
     backend: str = 'auto',                     # as for `splat.render.render`
@@ -85,19 +86,20 @@ def frames(
     codes = motion.codes(avatar, base)
     cameras = cameras or list(motion.cameras) or head_camera(avatar)
     if isinstance(cameras, Camera): cameras = [cameras]*len(motion)
-    if len(cameras) != len(motion): raise ValueError(f'cameras: got {len(cameras)}, want 1 or {len(motion)}')
+    if len(cameras) != len(motion):
+        raise ValueError(f'cameras: got {len(cameras)}, want 1 or {len(motion)}')
     for i, camera in enumerate(cameras):
         wall = backdrop(camera.height, camera.width).to(camera.K) if background is None else background
         with torch.no_grad(): yield avatar.render(codes[i], camera, wall, backend)[0]
 
-# %% ../../nbs/drive/03_video.ipynb #41759137
+# %% ../../nbs/drive/03_video.ipynb #37294d60
 def _encoder(container, fps, height, width, crf):
     "An H.264 stream"
     from av.codec.codec import Codec, UnknownCodecError
     for name in ('libx264', 'h264', 'libopenh264'):
         try: Codec(name, 'w'); break
         except UnknownCodecError: continue
-    else: raise UserError('this build of PyAV cannot write H.264', remedy='pip install --force-reinstall av')
+    else: raise UserError('this PyAV cannot write H.264', remedy='pip install --force-reinstall av')
     stream = container.add_stream(name, rate=fps)
     stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
     stream.options = {'crf': str(crf), 'preset': 'medium'} if name != 'libopenh264' else {}
@@ -118,7 +120,7 @@ def _av():
         return av
     except ImportError: raise UserError('writing video needs PyAV', remedy='pip install av') from None
 
-# %% ../../nbs/drive/03_video.ipynb #d5030974
+# %% ../../nbs/drive/03_video.ipynb #98093a81
 def write_video(
     path: str|Path,            # ends in .mp4
     pictures: Iterable[Tensor],# (H,W,3) each, all of one size
@@ -127,7 +129,8 @@ def write_video(
 ) -> Path:                     # where it stands
     "An MP4 that plays everywhere; it appears under its name when complete"
     av, path, pictures = _av(), Path(path), iter(pictures)
-    if path.suffix.lower() != '.mp4': raise UserError('unknown kind of video', path, 'end the name in .mp4')
+    if path.suffix.lower() != '.mp4':
+        raise UserError('unknown kind of video', path, 'end the name in .mp4')
     with atomic_path(path) as temporary:
         first = next(pictures, None)
         if first is None: raise ValueError('pictures: got none, want at least one')
