@@ -32,7 +32,7 @@ class Frame:
     camera_id: str = '0'        # frames of one camera share it
     offset: Tensor|None = None  # (V,3) added to the shaped template before skinning
 
-# %% ../../nbs/clip/02_clip.ipynb #acb04b45
+# %% ../../nbs/clip/02_clip.ipynb #573c4a29
 _CODES = dict(rotation=3, neck_pose=3, jaw_pose=3, eyes_pose=6, translation=3)  # besides shape and expr
 
 def _to_arrays(codes, offset, n_vertices):
@@ -41,32 +41,36 @@ def _to_arrays(codes, offset, n_vertices):
     rotation, jaw = codes.pose.split(3, -1)
     zeros = torch.zeros(n_vertices, 3) if offset is None else offset
     return dict(translation=n(codes.translation), rotation=n(rotation), neck_pose=n(codes.neck),
-                jaw_pose=n(jaw), eyes_pose=n(codes.eyes), shape=n(codes.shape)[0], expr=n(codes.expression),
-                static_offset=zeros.detach().cpu().float().numpy()[None])
+                jaw_pose=n(jaw), eyes_pose=n(codes.eyes), shape=n(codes.shape)[0],
+                expr=n(codes.expression), static_offset=zeros.detach().cpu().float().numpy()[None])
 
-# %% ../../nbs/clip/02_clip.ipynb #a5167b47
+# %% ../../nbs/clip/02_clip.ipynb #c61f0591
 def _read_arrays(path):
     "The arrays of a `flame_param` file"
     try:
         with np.load(path, allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
-    except FileNotFoundError: raise UserError('there is no such file', path, 'track this clip anew') from None
+    except FileNotFoundError:
+        raise UserError('there is no such file', path, 'track this clip anew') from None
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
         raise UserError(f'cannot be read as .npz ({e})', path, 'track this clip anew') from None
     for k in ('shape', 'expr', *_CODES):
-        if k not in arrays: raise UserError(f"it holds no array '{k}'", path, 'is it a flame_param file?')
+        if k not in arrays:
+            raise UserError(f"it holds no array '{k}'", path, 'is it a flame_param file?')
         if k in _CODES and arrays[k].size != _CODES[k]:
             raise UserError(f'{k} holds {arrays[k].size} numbers, not {_CODES[k]}', path)
     return {k: torch.from_numpy(np.asarray(v, np.float32)) for k, v in arrays.items()}
 
-# %% ../../nbs/clip/02_clip.ipynb #9a89ae7b
+# %% ../../nbs/clip/02_clip.ipynb #89939afe
 def _from_arrays(arrays, head):
     "Codes from the arrays of a `flame_param` file"
     flat = lambda k: arrays[k].flatten()
-    return HeadCodes(shape=flat('shape'), expression=flat('expr'), neck=flat('neck_pose'), eyes=flat('eyes_pose'),
-                     pose=torch.cat([flat('rotation'), flat('jaw_pose')]), translation=flat('translation'), head=head)
+    return HeadCodes(shape=flat('shape'), expression=flat('expr'), neck=flat('neck_pose'),
+                     eyes=flat('eyes_pose'), translation=flat('translation'), head=head,
+                     pose=torch.cat([flat('rotation'), flat('jaw_pose')]))
 
+# %% ../../nbs/clip/02_clip.ipynb #f3ed58ca
 def _offset(arrays, n_vertices, path):
-    "Static plus dynamic offset (V,3), with zeros for the teeth that older files lack; None where all is zero"
+    "Static plus dynamic offset (V,3), zero for the teeth that older files lack; None where all is 0"
     total = 0
     for k in ('static_offset', 'dynamic_offset'):
         if k not in arrays: continue
@@ -77,32 +81,36 @@ def _offset(arrays, n_vertices, path):
         total = total + torch.cat([x, x.new_zeros(max(0, (n_vertices or 0) - len(x)), 3)])
     return total if isinstance(total, Tensor) and total.any() else None
 
-# %% ../../nbs/clip/02_clip.ipynb #4d748df0
+# %% ../../nbs/clip/02_clip.ipynb #fdce39f6
 def _camera_record(camera):
     "A camera as the JSON has it: camera to world in OpenGL axes, and the intrinsics"
     if camera.K[0, 1] != 0: raise ValueError('camera: got skewed pixels, want K[0,1] = 0')
     (fx, _, cx), (_, fy, cy) = camera.K.double()[:2].tolist()
     w, h = camera.width, camera.height
     return dict(cx=cx, cy=cy, fl_x=fx, fl_y=fy, h=h, w=w, camera_angle_x=2*math.atan(w/(2*fx)),
-                camera_angle_y=2*math.atan(h/(2*fy)))
+                camera_angle_y=2*math.atan(h/(2*fy)),
+                transform_matrix=camera.to(torch.float64).to_opengl().tolist())
 
+# %% ../../nbs/clip/02_clip.ipynb #d80f7b8b
 def _camera_from(record):
-    "The inverse of `_camera_record`, with `transform_matrix`"
+    "The inverse of `_camera_record`"
     f64 = lambda x: torch.tensor(x, dtype=torch.float64)
     r = record
     K = f64([[r['fl_x'], 0, r['cx']], [0, r['fl_y'], r['cy']], [0, 0, 1]])
     return Camera.from_opengl(f64(r['transform_matrix']), K, int(r['w']), int(r['h'])).to(torch.float32)
 
-# %% ../../nbs/clip/02_clip.ipynb #20a87d27
+# %% ../../nbs/clip/02_clip.ipynb #d312c24b
 def _read_json(path):
     "A JSON object"
     try: data = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise UserError('there is no such file', path, 'is this folder a clip?') from None
+    except FileNotFoundError:
+        raise UserError('there is no such file', path, 'is this folder a clip?') from None
     except (ValueError, OSError) as e: raise UserError(f'cannot be read as JSON ({e})', path) from None
     if not isinstance(data, dict) or not isinstance(data.get('frames'), list):
         raise UserError('it lists no frames', path, 'is this folder a clip?')
     return data
 
+# %% ../../nbs/clip/02_clip.ipynb #9fa8fec1
 _NEEDED = 'file_path', 'timestep_index', 'transform_matrix'
 _SHARED = 'cx', 'cy', 'fl_x', 'fl_y', 'h', 'w'
 
@@ -119,7 +127,7 @@ def _records(data, path):
         records.append(r)
     return records
 
-# %% ../../nbs/clip/02_clip.ipynb #db2e2687
+# %% ../../nbs/clip/02_clip.ipynb #9ef3df5f
 class Clip:
     "Pictures of one person with cameras and head codes; a list of `Frame`s, each read when asked for"
     def __init__(self,
@@ -130,8 +138,10 @@ class Clip:
         if not self.path.is_dir(): raise UserError('there is no such folder', path, 'check the path')
         names = [f'transforms_{split}.json' if split else 'transforms.json']
         if not split and not (self.path/names[0]).exists():
-            names = [n for s in ('train', 'val', 'test') if (self.path/(n := f'transforms_{s}.json')).exists()]
-        if not names: raise UserError('there is no transforms.json in it', path, 'is this folder a clip?')
+            names = [f'transforms_{s}.json' for s in ('train', 'val', 'test')]
+            names = [n for n in names if (self.path/n).exists()]
+        if not names:
+            raise UserError('there is no transforms.json in it', path, 'is this folder a clip?')
         self.records, self.head_id = [], None
         for name in names:
             data = _read_json(self.path/name)
@@ -139,7 +149,7 @@ class Clip:
             self.head_id = data.get('head_model', self.head_id)
         self._check()
 
-# %% ../../nbs/clip/02_clip.ipynb #c25d5ced
+# %% ../../nbs/clip/02_clip.ipynb #b7e98bc1
 @patch
 def _check(self: Clip):
     "Raise `UserError` where the clip is of another head, or does not start at timestep 0"
@@ -149,8 +159,9 @@ def _check(self: Clip):
                             'give the head model that the clip was tracked with')
         self.head_id = self.head.id
     if not self.split and self.records and 0 not in self.timesteps:
-        raise UserError('no frame has timestep_index 0', self.path/'transforms.json', 'count timesteps from 0')
+        raise UserError('no frame has timestep_index 0', self.path, 'count them from 0')
 
+# %% ../../nbs/clip/02_clip.ipynb #bfdcf45b
 @patch(as_prop=True)
 def timesteps(self: Clip) -> list[int]:
     "When each frame was taken"
@@ -161,28 +172,32 @@ def camera_ids(self: Clip) -> list[str]:
     "Which camera took each frame"
     return [str(r.get('camera_id', r.get('camera_index', 0))) for r in self.records]
 
+# %% ../../nbs/clip/02_clip.ipynb #a2725496
 @patch
 def __len__(self: Clip): return len(self.records)
 
 @patch
 def __repr__(self: Clip):
-    return f"Clip('{self.path}', {len(self)} frames, {len(set(self.camera_ids))} cameras, head {self.head_id})"
+    cameras = len(set(self.camera_ids))
+    return f"Clip('{self.path}', {len(self)} frames, {cameras} cameras, head {self.head_id})"
 
-# %% ../../nbs/clip/02_clip.ipynb #b8832b30
+# %% ../../nbs/clip/02_clip.ipynb #6ff9f170
 @patch
 def _file(self: Clip, relative: str) -> Path:
-    "A file named in the JSON; it may lie in the clip or beside it, as in union folders, and nowhere else"
-    path = Path(os.path.normpath(self.path.absolute()/relative))
-    if os.path.isabs(relative) or not path.is_relative_to(Path(os.path.normpath(self.path.absolute())).parent):
+    "A file named in the JSON; it may lie in the clip or beside it, as in union folders, nowhere else"
+    here = self.path.absolute()
+    path, around = (Path(os.path.normpath(p)) for p in (here/relative, here/'..'))
+    if os.path.isabs(relative) or not path.is_relative_to(around):
         raise UserError(f'{relative} lies outside the folder', self.path, 'do not trust this clip')
     return path
 
+# %% ../../nbs/clip/02_clip.ipynb #a555ba1b
 @patch
 def camera(self: Clip, i: int) -> Camera:
     "The camera of frame i"
     return _camera_from(self.records[i])
 
-# %% ../../nbs/clip/02_clip.ipynb #d6c60dbc
+# %% ../../nbs/clip/02_clip.ipynb #33f61810
 @patch
 def image(self: Clip, i: int) -> tuple[Tensor, Tensor]:
     "Picture (H,W,3) and matte (H,W) of frame i"
@@ -192,24 +207,28 @@ def image(self: Clip, i: int) -> tuple[Tensor, Tensor]:
     elif alpha is None: alpha = torch.ones(image.shape[:2])
     for what, x in (('picture', image), ('matte', alpha)):
         if x.shape[:2] != (r['h'], r['w']):
-            raise UserError(f"the {what} is {x.shape[1]}x{x.shape[0]}, its camera {r['w']}x{r['h']}", path)
+            size = f"{x.shape[1]}x{x.shape[0]}, its camera {r['w']}x{r['h']}"
+            raise UserError(f'the {what} is {size}', path)
     return image, alpha
 
-# %% ../../nbs/clip/02_clip.ipynb #96103b33
+# %% ../../nbs/clip/02_clip.ipynb #f58f4b17
 @patch
 def _params(self: Clip, i):
     "Codes and offset of frame i"
     r = self.records[i]
     if self.head_id is None:
-        raise UserError('it does not say whose codes it holds', self.path, 'give the head model, as head=…')
+        raise UserError('it does not say whose codes it holds', self.path, 'give the head model')
     if 'flame_param_path' not in r: raise UserError(f'frame {i} has no flame_param_path', self.path)
     arrays = _read_arrays(path := self._file(r['flame_param_path']))
     codes, h = _from_arrays(arrays, self.head_id), self.head
-    if h is not None and (codes.shape.numel(), codes.expression.numel()) != (h.n_shape, h.n_expression):
-        raise UserError(f'{codes.shape.numel()} shape and {codes.expression.numel()} expression numbers, '
+    if h is None: return codes, _offset(arrays, None, path)
+    sizes = codes.shape.numel(), codes.expression.numel()
+    if sizes != (h.n_shape, h.n_expression):
+        raise UserError(f'{sizes[0]} shape and {sizes[1]} expression numbers, '
                         f'but head {h.id} has {h.n_shape} and {h.n_expression}', path)
-    return codes, _offset(arrays, None if h is None else len(h.v_template), path)
+    return codes, _offset(arrays, len(h.v_template), path)
 
+# %% ../../nbs/clip/02_clip.ipynb #eefa8b4a
 @patch
 def codes(self: Clip, i: int|None = None) -> HeadCodes:
     "The head codes of frame i; without i, of all frames, with one batch axis"
@@ -231,7 +250,7 @@ def __getitem__(self: Clip, i: int|slice) -> 'Frame|Clip':
     codes, offset = self._params(i)
     return Frame(image, alpha, self.camera(i), codes, self.timesteps[i], self.camera_ids[i], offset)
 
-# %% ../../nbs/clip/02_clip.ipynb #9b1568a3
+# %% ../../nbs/clip/02_clip.ipynb #67aeca21
 def _write_frame(folder, frame, t, c, background):
     "Write picture and matte; the frame's record"
     name = f'{t:05d}_{c:02d}.png'
@@ -242,33 +261,38 @@ def _write_frame(folder, frame, t, c, background):
         raise ValueError(f'frames: got a picture of {W}x{H}, alpha {tuple(alpha.shape)} and a camera of '
                          f'{frame.camera.width}x{frame.camera.height}, want one size')
     write_image(folder/'images'/name, image); write_image(folder/'fg_masks'/name, alpha)
-    return dict(timestep_index=t, timestep_index_original=frame.timestep, timestep_id=f'{frame.timestep:05d}',
-                camera_index=c, camera_id=frame.camera_id, **_camera_record(frame.camera),
-                transform_matrix=frame.camera.to(torch.float64).to_opengl().tolist(),
-                file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}',
-                flame_param_path=f'flame_param/{t:05d}.npz')
+    when = dict(timestep_index=t, timestep_index_original=frame.timestep,
+                timestep_id=f'{frame.timestep:05d}')
+    files = dict(file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}',
+                 flame_param_path=f'flame_param/{t:05d}.npz')
+    who = dict(camera_index=c, camera_id=frame.camera_id)
+    return when | who | _camera_record(frame.camera) | files
 
-# %% ../../nbs/clip/02_clip.ipynb #bf507001
+# %% ../../nbs/clip/02_clip.ipynb #87406448
 def _split(records):
     "Training, validation and test records as VHAP divides them"
     times, cams = (sorted({r[k] for r in records}) for k in ('timestep_index', 'camera_index'))
     early = set(times[:math.ceil(.7*len(times))])
     held = (8 if 8 in cams else cams[-1]) if len(cams) > 1 else None
-    part = lambda r: 'test' if r['timestep_index'] not in early else 'val' if r['camera_index'] == held else 'train'
+    def part(r):
+        if r['timestep_index'] not in early: return 'test'
+        return 'val' if r['camera_index'] == held else 'train'
     return {s: [r for r in records if part(r) == s] for s in ('train', 'val', 'test')}
 
+# %% ../../nbs/clip/02_clip.ipynb #d9796650
 def _write_json(path, records, shared):
     "A `transforms` file"
     index = {f'{k}_indices': sorted({r[f'{k}_index'] for r in records}) for k in ('camera', 'timestep')}
     path.write_text(json.dumps(dict(frames=records, **index, **shared), indent=1), encoding='utf-8')
 
-# %% ../../nbs/clip/02_clip.ipynb #03c2f46a
+# %% ../../nbs/clip/02_clip.ipynb #0333f8f9
 def _check_target(path):
     "Raise `UserError` if writing a clip to `path` would destroy something else"
     if path.is_dir() and ((path/'transforms.json').exists() or not any(path.iterdir())): return
-    if path.exists(): raise UserError('this is not a clip, and would be lost', path, 'choose another name')
+    if path.exists():
+        raise UserError('this is not a clip, and would be lost', path, 'choose another name')
 
-# %% ../../nbs/clip/02_clip.ipynb #18d78bca
+# %% ../../nbs/clip/02_clip.ipynb #9642dca5
 @patch(cls_method=True)
 def write(cls: Clip,
           frames,                 # `Frame`s, in order of time; any iterable
@@ -284,7 +308,7 @@ def write(cls: Clip,
         for sub in ('images', 'fg_masks', 'flame_param'): (folder/sub).mkdir(parents=True)
         for frame in frames:
             if frame.codes.head != head.id:
-                raise ValueError(f'frames: got codes of head {frame.codes.head}, want those of {head.id}')
+                raise ValueError(f'frames: got codes of {frame.codes.head}, want those of {head.id}')
             t = times.setdefault(frame.timestep, len(times))
             c = cameras.setdefault(frame.camera_id, len(cameras))
             records.append(_write_frame(folder, frame, t, c, background))
@@ -299,6 +323,7 @@ def write(cls: Clip,
         for s, part in _split(records).items(): _write_json(folder/f'transforms_{s}.json', part, shared)
     return cls(path, head)
 
+# %% ../../nbs/clip/02_clip.ipynb #52d318e7
 def _write_codes(path, frame, n_vertices):
     "Write the codes of a timestep; `ValueError` if another camera's frame of that timestep has others"
     arrays = _to_arrays(frame.codes, frame.offset, n_vertices)

@@ -31,7 +31,7 @@ def _pixels(picture):
     array = np.asarray(picture.convert('RGBA' if clear else 'RGB'), np.float32)/255
     return array[..., :3], (array[..., 3] if clear else None)
 
-# %% ../../nbs/clip/01_image.ipynb #96492638
+# %% ../../nbs/clip/01_image.ipynb #0f6308ac
 def _to_srgb(picture):
     "Convert an `RGB`, `L` or `CMYK` picture with an embedded colour profile to sRGB"
     profile = picture.info.get('icc_profile')
@@ -40,7 +40,8 @@ def _to_srgb(picture):
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if 'srgb' in ImageCms.getProfileDescription(source).lower(): return picture
         colour = picture.convert('RGB') if picture.mode == 'RGBA' else picture
-        colour = ImageCms.profileToProfile(colour, source, ImageCms.createProfile('sRGB'), outputMode='RGB')
+        srgb = ImageCms.createProfile('sRGB')
+        colour = ImageCms.profileToProfile(colour, source, srgb, outputMode='RGB')
         if picture.mode == 'RGBA': colour.putalpha(picture.getchannel('A'))
         return colour
     except (ImageCms.PyCMSError, OSError, ValueError): return picture
@@ -57,10 +58,10 @@ def _check_file(path):
     if not path.is_file(): raise UserError('this is not a file', path, want)
     if path.stat().st_size == 0: raise UserError('the file is empty', path, want)
 
-# %% ../../nbs/clip/01_image.ipynb #b1b0a550
+# %% ../../nbs/clip/01_image.ipynb #f9572d21
 def read_image(
     path: str|Path,  # PNG, JPEG, WebP, TIFF, BMP, GIF (its first frame), …
-) -> tuple[Tensor, Tensor|None]:  # image (H,W,3) sRGB in [0,1]; alpha (H,W), or None where the file has none
+) -> tuple[Tensor, Tensor|None]:  # image (H,W,3) sRGB in [0,1]; alpha (H,W), None where there is none
     "Read a picture upright and in sRGB; `UserError` where that is impossible"
     path = Path(path)
     _check_file(path)
@@ -70,17 +71,19 @@ def read_image(
             with Image.open(path) as picture:
                 if (n := picture.width*picture.height) <= MAX_PIXELS:
                     image, alpha = _pixels(_to_srgb(ImageOps.exif_transpose(picture)))
-    except PermissionError: raise UserError('the file may not be read', path, 'change its permissions') from None
+    except PermissionError:
+        raise UserError('the file may not be read', path, 'change its permissions') from None
     except Image.DecompressionBombError: n = MAX_PIXELS + 1
     except Image.UnidentifiedImageError:
         raise UserError('this is not a picture', path, 'save it as PNG or JPEG') from None
     except Exception as e:
         raise UserError(f'the picture is damaged ({e})', path, 'save it anew as PNG or JPEG') from None
     if n > MAX_PIXELS:
-        raise UserError(f'the picture has more than {MAX_PIXELS//10**6} million pixels', path, 'make it smaller')
+        limit = f'{MAX_PIXELS//10**6} million pixels'
+        raise UserError(f'the picture has more than {limit}', path, 'make it smaller')
     return torch.from_numpy(image.copy()), None if alpha is None else torch.from_numpy(alpha.copy())
 
-# %% ../../nbs/clip/01_image.ipynb #203c0ab0
+# %% ../../nbs/clip/01_image.ipynb #540a2318
 def write_image(
     path: str|Path,          # ends in .png, .jpg, .jpeg or .webp
     image: Tensor,           # (H,W,3) colour, (H,W,4) colour and alpha, or (H,W) grey; clipped to [0,1]
@@ -92,7 +95,8 @@ def write_image(
         raise ValueError(f"image: got shape {tuple(image.shape)}, want (H,W), (H,W,3) or (H,W,4)")
     kind = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.webp': 'WEBP'}.get(path.suffix.lower())
     if kind is None: raise UserError('unknown kind of picture', path, 'end the name in .png or .jpg')
-    if kind == 'JPEG' and image.shape[2:] == (4,): raise UserError('JPEG has no alpha', path, 'write a .png')
+    if kind == 'JPEG' and image.shape[2:] == (4,):
+        raise UserError('JPEG has no alpha', path, 'write a .png')
     array = (image.detach().float().cpu().clamp(0, 1)*255).round().byte().numpy()
     options = {} if kind == 'PNG' else {'quality': quality}
     if kind == 'JPEG': options['subsampling'] = 0
