@@ -29,8 +29,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; 
 nav {{ flex: 0 0 11rem; font-size: .9rem }} nav b {{ display: block; margin-top: .8rem }} nav a {{ display: block }}
 main {{ min-width: 0; flex: 1 }} img {{ max-width: 100%; height: auto }} pre {{ overflow-x: auto; padding: .6rem }}
 .highlight pre {{ background: #f5f5f5 }} td, th {{ padding: .1rem .6rem; text-align: left }} .anchor-link {{ display: none }}
-</style><script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"></script>
-<script>MathJax = {{tex: {{inlineMath: [['$', '$']]}}}}</script></head>
+</style><script>MathJax = {{tex: {{inlineMath: [['$', '$']]}}}}</script>
+<script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"></script></head>
 <body><nav>{nav}</nav><main>{body}</main></body></html>
 """
 
