@@ -32,25 +32,27 @@ def ply_columns(
 # %% ../../nbs/splat/08_ply.ipynb #5d5c8443
 Y0 = .28209479177387814  # the spherical harmonic of degree 0
 
-# %% ../../nbs/splat/08_ply.ipynb #7460a1b3
+# %% ../../nbs/splat/08_ply.ipynb #1f7e4709
 def _table(g, degree, triangle=None):
     "Gaussians as rows; `ValueError` for NaN"
     check_finite(**g.parameters())
     columns = ply_columns(degree, bound=triangle is not None)
-    table = np.zeros(len(g), [(name, '<f4') for name in columns])
+    table = np.zeros(len(g), [(name, 'f4') for name in columns])
     q = unit(g.quaternion, g.quaternion.new_tensor([1, 0, 0, 0]), 1e-6)
-    parts = {'x y z': g.xyz, 'f_dc_0 f_dc_1 f_dc_2': (g.colour - .5)/Y0, 'scale_0 scale_1 scale_2': g.log_scale,
-             'rot_0 rot_1 rot_2 rot_3': q, 'opacity': g.opacity_logit[:, None]}
+    parts = {'x y z': g.xyz, 'f_dc_0 f_dc_1 f_dc_2': (g.colour - .5)/Y0,
+             'opacity': g.opacity_logit[:, None], 'scale_0 scale_1 scale_2': g.log_scale,
+             'rot_0 rot_1 rot_2 rot_3': q}
     if triangle is not None: parts['binding_0'] = triangle[:, None]
     for names, x in parts.items():
         for name, column in zip(names.split(), x.detach().cpu().float().numpy().T): table[name] = column
     return table
 
-# %% ../../nbs/splat/08_ply.ipynb #6ce75482
+# %% ../../nbs/splat/08_ply.ipynb #566a7b2b
 def _write(path, g, degree, triangle=None):
     "One element, little endian, at once or not at all"
     if (C := g.colour.shape[1]) != 3:
-        raise UserError(f'a PLY has 3 colours, not {C} channels', path, 'turn the features into colours first')
+        remedy = 'turn features into colours first'
+        raise UserError(f'a PLY has 3 colours, not {C} channels', path, remedy)
     vertex = PlyElement.describe(_table(g, degree, triangle), 'vertex')
     with atomic_path(path) as temporary: PlyData([vertex], byte_order='<').write(str(temporary))
 
