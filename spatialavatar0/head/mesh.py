@@ -29,14 +29,14 @@ def _span(a, b, c, n):
     first, last = np.ceil(min(a, b, c) - .5), np.floor(max(a, b, c) - .5)
     return int(min(max(first, 0.), n)), int(max(min(last, n - 1.), -1.)) + 1
 
-# %% ../../nbs/head/03_mesh.ipynb #eba03056
+# %% ../../nbs/head/03_mesh.ipynb #ad90009b
 @njit(cache=True)
 def _raster(x, y, z, faces, tri, bary, depth):
     "Fill `tri`, `bary`, `depth`: the nearest triangle at each pixel's centre (eqs. 2, 3)"
     for f in range(len(faces)):
         a, b, c = faces[f]
         area = _edge(x, y, a, b, x[c], y[c])
-        if not (z[a] > 0 and z[b] > 0 and z[c] > 0 and abs(area) > 0 and abs(area) < np.inf): continue
+        if not (z[a] > 0 and z[b] > 0 and z[c] > 0 and abs(area) > 0): continue
         ia, ib, ic = 1/z[a], 1/z[b], 1/z[c]
         top, bottom = _span(y[a], y[b], y[c], tri.shape[0])
         left, right = _span(x[a], x[b], x[c], tri.shape[1])

@@ -289,7 +289,7 @@ def stack(cls: HeadCodes,
     codes = [c.expand(*batch) for c in codes]
     return cls(*(torch.stack([getattr(c, k) for c in codes]) for k in CODES), heads[0])
 
-# %% ../../nbs/head/01_model.ipynb #4f9fbece
+# %% ../../nbs/head/01_model.ipynb #a21ac5a3
 @patch
 def act(self: HeadModel,
         amounts: Tensor|None = None,  # (...,E) of every action, or none and
@@ -301,9 +301,20 @@ def act(self: HeadModel,
         raise ValueError(f"act: got {', '.join(bad)}, want one of {', '.join(unit)}")
     if amounts is None: amounts = self.v_template.new_zeros(self.n_expression)
     amounts = sum((torch.as_tensor(a)[..., None].to(amounts)*unit[k] for k, a in named.items()), amounts)
+    for a, b, both in self._combinations:
+        product = amounts[..., a]*amounts[..., b]*(amounts[..., both] == 0)
+        amounts = amounts + product[..., None]*torch.eye(self.n_expression).to(amounts)[both]
     jaw, eyes = (amounts @ self.action_pose).split([3, 6], -1)
     codes = self.codes(*amounts.shape[:-1])
     return codes.replace(expression=amounts, pose=torch.cat([0*jaw, jaw], -1), eyes=eyes)
+
+# %% ../../nbs/head/01_model.ipynb #77efdd26
+@patch(as_prop=True)
+def _combinations(self: HeadModel):
+    "Places of two expressions and of the one whose name joins theirs"
+    place = {k: i for i, k in enumerate(self.expression_names)}
+    pairs = ((a, ab[len(a):], ab) for ab in place for a in place if ab.startswith(a) and ab != a)
+    return [(place[a], place[k], place[ab]) for a, b, ab in pairs if (k := b[0].lower() + b[1:]) in place]
 
 # %% ../../nbs/head/01_model.ipynb #9b7c0364
 def displace(
