@@ -65,7 +65,7 @@ class Site:
         settings = yaml.safe_load((top/'nbs/nbdev.yml').read_text())['website']
         self.url, self.code = settings['site-url'] + '/', f"{settings['repo-url']}/blob/{settings['repo-branch']}/"
         self.exporter = HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True)
-        self.pages, self.page_of, self.titles = {}, {}, {}      # page -> HTML, notebook -> page, page -> title
+        self.page_of, self.titles, self.pages, self.headings = {}, {}, {}, {}
         for path in project.notebooks(self.folder): self.render(path)
 
     def render(self, path):
@@ -73,18 +73,21 @@ class Site:
         page = path.with_name(front['output-file'])
         self.page_of[path], self.titles[page] = page, front['title']
         self.pages[page] = BeautifulSoup(self.exporter.from_notebook_node(nb)[0], 'html.parser')
+        self.headings[page] = {tag['id'].lower() for tag in self.pages[page].find_all(id=True)}
 
     def write(self, out):
         "The pages, each with the sidebar, and the files beside the notebooks"
-        listed = sidebar(self.top/'nbs')
         for page, body in self.pages.items():
-            entries = [(title, self.page_of.get(self.folder/(file or '-'))) for title, file in listed]
-            nav = '\n'.join(f'<b>{title}</b>' if title else
-                            f'<a href="{os.path.relpath(to, page.parent)}">{self.titles[to]}</a>' for title, to in entries)
+            nav = '\n'.join(f'<b>{title}</b>' if title else self.entry(page, self.page_of.get(self.folder/file))
+                            for title, file in sidebar(self.top/'nbs'))
             text = shell.format(title=html.escape(self.titles[page]), nav=nav, body=body)
             page.write_text(text.replace(self.url, os.path.relpath(self.folder, page.parent) + '/'), encoding='utf-8')
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(self.folder, out, ignore=shutil.ignore_patterns('*.ipynb', '*.yml'))
+
+    def entry(self, page, to):
+        "A line of the sidebar; `make sync` brings one up to date that names notebooks which are gone"
+        return f'<a href="{os.path.relpath(to, page.parent)}">{self.titles[to]}</a>' if to else ''
 
     def leads_nowhere(self, page, link):
         "Why a link on a page does, or nothing; other people's sites are not asked"
@@ -95,9 +98,9 @@ class Site:
         target = (here/unquote(parts.path)).resolve() if parts.path else page
         target = self.page_of.get(target, target)
         if target not in self.pages: return self.missing(target)
-        heading, known = unquote(parts.fragment).lower(), {tag['id'].lower() for tag in self.pages[target].find_all(id=True)}
-        private = heading.rpartition('.')[2].startswith('_')         # has no heading of its own: to the page's top
-        return f'{target.name} has no such heading' if heading and heading not in known and not private else None
+        heading = unquote(parts.fragment).lower()
+        if not heading or heading.rpartition('.')[2].startswith('_'): return None  # private: to the page's top
+        return None if heading in self.headings[target] else f'{target.name} has no such heading'
 
     def missing(self, path): return None if path.exists() else 'no such file or page'
 
