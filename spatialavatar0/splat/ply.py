@@ -66,11 +66,11 @@ def write_ply(
     check_finite(**world._asdict())
     _write(path, Gaussians.from_world(world), degree)
 
-# %% ../../nbs/splat/08_ply.ipynb #574b4ecc
+# %% ../../nbs/splat/08_ply.ipynb #2f1ca043
 def _read(path):
     "The rows of a PLY; `UserError` if it is none"
     if not Path(path).is_file(): raise UserError('there is no such file', path, 'check the path')
-    try: return PlyData.read(str(path), mmap=False)['vertex'].data
+    try: return PlyData.read(str(path))['vertex'].data
     except (PlyParseError, KeyError, ValueError, OSError, MemoryError, OverflowError) as e:
         raise UserError(f'not a whole PLY ({e})', path, 'export or download it again') from None
 
