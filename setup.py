@@ -15,7 +15,7 @@ def words(key):
     return shlex.split(cfg.get(key, ''))
 
 
-extras = {name: words(f'{name}_requirements') for name in ('track', 'train', 'edit', 'dev')}
+extras = {key.removesuffix('_requirements'): words(key) for key in cfg if key.endswith('_requirements')}
 setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
       keywords=cfg['keywords'], author=cfg['author'], author_email=cfg['author_email'],
       license='Apache-2.0', url=cfg['git_url'],

@@ -30,7 +30,9 @@ def python(code, *args):
     return done.stdout
 
 
-def words(key): return shlex.split(settings.get(key, ''))
+def wanted():
+    "Every requirement in settings.ini, of the library and of its extras"
+    return [word for key in settings if key.endswith('requirements') for word in shlex.split(settings[key])]
 
 
 def test_everything_generated_is_in_step():
@@ -86,8 +88,7 @@ def test_module_is_for_every_python(path):
     tree = ast.parse(path.read_text(encoding='utf-8'), feature_version=(3, 10))
     found = {name.split('.')[0] for n in ast.walk(tree) if isinstance(n, imports) and not getattr(n, 'level', 0)
              for name in imported(n, [])}
-    keys = 'requirements', 'track_requirements', 'train_requirements', 'edit_requirements', 'dev_requirements'
-    declared = {re.match(r'[\w.-]+', w)[0].lower().replace('_', '-') for key in keys for w in words(key)}
+    declared = {re.match(r'[\w.-]+', w)[0].lower().replace('_', '-') for w in wanted()}
     known = packages_distributions()
     missing = {name for name in found - {'spatialavatar0', *sys.stdlib_module_names}
                if not {d.lower().replace('_', '-') for d in known.get(name, [name])} & declared}
@@ -97,8 +98,7 @@ def test_module_is_for_every_python(path):
 def test_pins_hold_every_requirement():
     "And what is declared as a range is pinned in constraints.txt"
     pins = {re.match(r'[\w.-]+', line)[0] for line in (root/'constraints.txt').read_text().splitlines() if '==' in line}
-    wanted = {re.match(r'[\w.-]+', w)[0].lower() for key in settings if key.endswith('requirements') for w in words(key)}
-    assert wanted <= pins
+    assert {re.match(r'[\w.-]+', w)[0].lower() for w in wanted()} <= pins
 
 
 def test_wheel_and_sdist_are_whole(tmp_path):

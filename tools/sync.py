@@ -17,7 +17,7 @@ sections = {  # title in the sidebar -> which notebooks
     'Foundations': '0*.ipynb', 'Head': 'head/*.ipynb', 'Splats': 'splat/*.ipynb', 'Clips': 'clip/*.ipynb',
     'Tracking': 'track/*.ipynb', 'Generating': 'generate/*.ipynb', 'Refining': 'refine/*.ipynb',
     'Editing': 'edit/*.ipynb', 'Driving': 'drive/*.ipynb', 'Benchmarks': 'bench/*.ipynb',
-    'Command line': '9*.ipynb', 'Tutorials': 'tutorials/*.ipynb'}
+    'Use': '[89]*.ipynb', 'Tutorials': 'tutorials/*.ipynb'}
 
 
 def sidebar(nbs):
