@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST_PAIRS', 'arrange', 'draw', 'differentiate', 'add_up', 'Workspace', 'Lease', 'lens_of', 'Plan', 'thin_out',
-           'forward', 'room', 'backward', 'check_finite', 'Splat', 'render_cpu']
+           'forward', 'tail_of', 'room', 'backward', 'check_finite', 'Splat', 'render_cpu']
 
-# %% ../../nbs/splat/04_cpu.ipynb #77696b8a
+# %% ../../nbs/splat/04_cpu.ipynb #4da50ce3
 import warnings
 from typing import NamedTuple
 
@@ -15,21 +15,20 @@ import torch
 from torch import Tensor
 
 from ..camera import Camera
-from .blend import BLOCKS, CHUNK, LIST, PLANE, SLOTS, STRIDE, backward_tiles, block_table, draw_tiles
+from .blend import (CHUNK, EXTRA, LISTS, PLANE, Features, Picture, Tally, Tape, Tiles,
+                                        backward_tiles, block_table, draw_tiles)
 from .gaussians import WorldGaussians
 from .screen import LINE, TILE, project, project_backward, share
-from .simd import at, inner, kernel
+from .simd import kernel
 from .team import get_threads, meet, run
 from .tiles import DIGITS, count_tiles, fill_tiles, part, sort_depths, to_places
 
-# %% ../../nbs/splat/04_cpu.ipynb #fb15af13
+# %% ../../nbs/splat/04_cpu.ipynb #1e282001
 @kernel
-def arrange(t, threads, meeting, fresh, n, xyz, quaternion, scale, opacity, colour, channels, lens, width, height,
-            lines, boxes, spare, bad, seen, keys, ids, digits, bounds, columns, counts, starts, chunks):
+def arrange(t, threads, meeting, fresh, n, world, tail, channels, lens, width, height, lines, boxes, spare, bad,
+            seen, keys, ids, digits, bounds, columns, counts, starts, chunks):
     "Project, sort, count: how many Gaussians and pairs, and which half of `ids` holds the order"
-    if fresh:
-        bad[t] = project(t, threads, n, xyz, quaternion, scale, opacity, colour, channels, lens, width, height,
-                         lines, boxes, spare[t])
+    if fresh: bad[t] = project(t, threads, n, world, tail, channels, lens, width, height, lines, boxes, spare[t])
     meet(meeting, threads)
     m, side, phase = sort_depths(t, threads, meeting, threads, n, lines, boxes, seen, keys, ids, digits, bounds)
     lo, hi = part(m, threads, t)
@@ -38,46 +37,37 @@ def arrange(t, threads, meeting, fresh, n, xyz, quaternion, scale, opacity, colo
     total = 0
     if t == 0:
         total = to_places(counts)
-        starts[:-1] = counts[0]
-        starts[-1] = total
         chunks[0] = 0
-        for k in range(len(starts) - 1): chunks[k + 1] = chunks[k] + (starts[k + 1] - starts[k] + CHUNK - 1)//CHUNK
+        for k in range(len(chunks) - 1):
+            starts[k], end = counts[0, k], counts[0, k + 1] if k + 2 < len(chunks) else total
+            chunks[k + 1] = chunks[k] + (end - starts[k] + CHUNK - 1)//CHUNK
+        starts[len(chunks) - 1] = total
     return m, side, total
 
-# %% ../../nbs/splat/04_cpu.ipynb #7d446943
+# %% ../../nbs/splat/04_cpu.ipynb #c56f5649
 @kernel
 def draw(t, threads, meeting, m, ids, lines, boxes, columns, counts, pairs, starts, chunks, turn, keep, masks, lights,
-         cost, features, width, height, channels, background, image, alpha, table, beta, sums, omegas,
-         state, extra, rows, weights, alphas, lists, tally):
+         cost, extra, features, width, height, channels, background, image, alpha, beta, weight, omega, table, desk,
+         lists):
     "Hand the Gaussians out to the tiles, then composite tile after tile, whoever is free the next one"
     lo, hi = part(m, threads, t)
     fill_tiles(lo, hi, ids, lines, boxes, columns, counts[t], pairs)
     meet(meeting, threads)
-    draw_tiles(turn, pairs, lines, columns, starts, chunks, keep, masks, lights, cost, features, width, height, channels,
-               background, image, alpha, table, beta, sums, omegas, state[t], extra[t], rows[t], weights[t], alphas[t],
-               lists[t], tally[t])
+    draw_tiles(turn, Tiles(pairs, lines, columns, starts, chunks),
+               Picture(width, height, channels, background, image, alpha), Tape(keep, masks, lights, cost),
+               Features(extra, features), Tally(beta, weight, omega), table, desk[t], lists[t])
 
-# %% ../../nbs/splat/04_cpu.ipynb #05285c4d
+# %% ../../nbs/splat/04_cpu.ipynb #d25ba07b
 @kernel
-def differentiate(t, threads, meeting, n, xyz, quaternion, scale, opacity, lens, pairs, lines, columns, starts, chunks,
-                  masks, lights, cost, features, width, height, channels, background, d_image, d_alpha, table,
-                  totals, d_features, d_xyz, d_turn, d_scale, d_opacity, d_colour, spare, state, extra, rows, weights,
-                  alphas, owns, lists, slots, tally, offsets):
+def differentiate(t, threads, meeting, n, world, tail, grads, lens, pairs, lines, columns, starts, chunks, masks, lights,
+                  cost, extra, features, width, height, channels, background, d_image, d_alpha, table, totals,
+                  d_features, spare, desk, lists):
     "Sums over the pixels of each thread's tiles, then over threads, then back through the projection"
-    backward_tiles(t, threads, pairs, lines, columns, starts, chunks, masks, lights, cost, features, width, height,
-                   channels, background, d_image, d_alpha, table, totals[t], d_features[t], state[t], extra[t], rows[t],
-                   weights[t], alphas[t], owns[t], lists[t], slots[t], tally[t], offsets[t])
+    backward_tiles(t, threads, Tiles(pairs, lines, columns, starts, chunks),
+                   Picture(width, height, channels, background, d_image, d_alpha), Tape(True, masks, lights, cost),
+                   Features(extra, features), totals[t*(n + 16)*LINE:(t + 1)*(n + 16)*LINE], d_features[t], table, desk[t], lists[t])
     meet(meeting, threads)
-    project_backward(t, threads, n, xyz, quaternion, scale, opacity, lens, channels, totals.reshape(-1), totals.shape[1],
-                     d_xyz, d_turn, d_scale, d_opacity, d_colour, spare[t])
-    lo, hi = share(n, threads, t)
-    for i in range(lo, hi):
-        for c in range(3, channels):
-            x = np.float32(0)
-            for k in range(threads):
-                x += d_features[k, i*features.shape[1] + c - 3]
-                d_features[k, i*features.shape[1] + c - 3] = 0
-            d_colour[i*channels + c] = x
+    project_backward(t, threads, n, world, tail, lens, channels, totals, grads, spare[t])
 
 # %% ../../nbs/splat/04_cpu.ipynb #74f0408a
 @kernel
@@ -142,18 +132,17 @@ def thin_out(boxes, total):
     warnings.warn(f'{len(out)} Gaussians that cover {area[out].min()} tiles or more are left out: there are {total} pairs '
                   f'of tile and Gaussian, {MOST_PAIRS} are allowed; has a scale exploded?')
 
-# %% ../../nbs/splat/04_cpu.ipynb #d50a97b3
+# %% ../../nbs/splat/04_cpu.ipynb #e09057a2
 def forward(ws, world, features, lens, width, height, background, image, alpha, keep, beta=None):
     "All stages; the plan for the backward pass, and the sums for each Gaussian if `beta` asks for them"
-    xyz, quaternion, scale, colour, opacity = world
-    n, channels, threads = len(opacity), image.shape[0], get_threads()
+    n, channels, threads = len(world[4]), image.shape[0], get_threads()
     columns, rows = -(-width//TILE), -(-height//TILE)
     padded, tiles = n + 16, columns*rows
     lines, boxes, bad = ws('lines', padded*LINE), ws('boxes', padded, np.int64), ws('bad', threads)
     ids, counts = ws('ids', (2, n), np.uint32), ws('counts', (threads, tiles), np.int64)
     starts, chunks = ws('starts', tiles + 1, np.int64), ws('chunks', tiles + 1, np.int64)
-    args = (n, xyz, quaternion, scale, opacity, colour, channels, lens, width, height, lines, boxes,
-            ws('spare', (threads, 224 + 16*channels)), bad, ws('seen', threads, np.int64), ws('keys', (2, n), np.uint32),
+    args = (n, world, tail_of(ws, channels), channels, lens, width, height, lines, boxes,
+            ws('spare', (threads, 304)), bad, ws('seen', threads, np.int64), ws('keys', (2, n), np.uint32),
             ids, ws('digits', (threads, DIGITS), np.int64), ws('bounds', (threads, 2), np.uint32), columns, counts,
             starts, chunks)
     m, side, total = run(arrange, threads, True, *args)
@@ -163,36 +152,39 @@ def forward(ws, world, features, lens, width, height, background, image, alpha, 
         m, side, total = run(arrange, threads, False, *args)
     pairs, masks, cost = ws('pairs', total, np.uint32), ws('masks', int(chunks[-1])*CHUNK if keep else 0, np.uint16), ws('cost', tiles)
     lights = ws('lights', int(chunks[-1])*PLANE if keep else 0)
-    sums, omegas = (np.zeros(total if beta is not None else 0, np.float32) for _ in range(2))
+    weight, omega = (np.zeros(total if beta is not None else 0, np.float32) for _ in range(2))
     turn = ws('turn', 16, np.int64)
     turn[0] = 0
+    extra = len(features)//max(n, 1)
     run(draw, threads, m, ids[side], lines, boxes, columns, counts, pairs, starts, chunks, turn, keep, masks, lights,
-        cost, features, width, height, channels, background, image.reshape(-1), alpha.reshape(-1), ws.table,
-        np.float32(beta or 0), sums, omegas, *room(ws, threads, features.shape[1]))
+        cost, extra, features, width, height, channels, background, image.reshape(-1), alpha.reshape(-1),
+        np.float32(beta or 0), weight, omega, ws.table, *room(ws, threads, extra))
     return Plan(threads, lens, (width, height, columns, channels), starts, chunks, pairs, lines, masks, lights, cost,
-                features), sums, omegas
+                features), weight, omega
 
-def room(ws, threads, channels):
+def tail_of(ws, channels): return tuple(ws(f'tail{k}', 16*w) for k, w in enumerate((3, 4, 3, channels, 1)))
+
+def room(ws, threads, extra):
     "What each thread needs for the tile that it works on"
-    return (ws('state', (threads, 5*PLANE)), ws('extra', (threads, channels*PLANE)),
-            ws('rows', (threads, 12*STRIDE)), ws('weights', (threads, SLOTS*16)), ws('alphas', (threads, SLOTS*16)),
-            ws('lists', (threads, BLOCKS*LIST), np.int32), ws('tally', (threads, BLOCKS), np.int64))
+    return ws('desk', (threads, EXTRA + extra*PLANE)), ws('lists', (threads, LISTS), np.int32)
 
-# %% ../../nbs/splat/04_cpu.ipynb #92a0b063
+# %% ../../nbs/splat/04_cpu.ipynb #b4b770b4
 def backward(ws, world, plan, background, d_image, d_alpha):
     "Gradients of the world"
     threads, lens, (width, height, columns, channels), starts, chunks, pairs, lines, masks, lights, cost, features = plan
-    xyz, quaternion, scale, colour, opacity = world
-    n, X = len(opacity), features.shape[1]
-    d_xyz, d_turn, d_scale, d_opacity, d_colour = grads = [np.empty_like(a) for a in (xyz, quaternion, scale, opacity, colour)]
-    state, extra, rows, weights, alphas, lists, tally = room(ws, threads, X)
-    run(differentiate, threads, n, xyz, quaternion, scale, opacity, lens, pairs, lines, columns, starts, chunks, masks,
-        lights, cost, features, width, height, channels, background, d_image.reshape(-1), d_alpha.reshape(-1), ws.table,
-        ws('totals', (threads, (n + 16)*LINE)), ws('d_features', (threads, n*X + 16)),
-        d_xyz, d_turn, d_scale, d_opacity, d_colour, ws('spare', (threads, 224 + 16*channels)), state, extra, rows, weights,
-        alphas, ws('owns', (threads, SLOTS*16 if X else 0)), lists, ws('slots', (threads, BLOCKS*LIST), np.int32), tally,
-        ws('offsets', (threads, CHUNK + 1), np.int64))
-    return d_xyz, d_turn, d_scale, d_colour, d_opacity
+    n = len(world[4])
+    extra = len(features)//max(n, 1)
+    grads = tuple(np.empty_like(a) for a in world)
+    d_features = ws('d_features', (threads, len(features) + 16))
+    run(differentiate, threads, n, world, tail_of(ws, channels), grads, lens, pairs, lines, columns, starts, chunks, masks,
+        lights, cost, extra, features, width, height, channels, background, d_image.reshape(-1), d_alpha.reshape(-1),
+        ws.table, ws('totals', threads*(n + 16)*LINE), d_features, ws('spare', (threads, 304)),
+        *room(ws, threads, extra))
+    if extra:
+        d = d_features[:, :len(features)].reshape(threads, n, extra)[..., :channels - 3]
+        np.sum(d, 0, out=grads[3].reshape(n, channels)[:, 3:])
+        d_features[:] = 0
+    return grads
 
 # %% ../../nbs/splat/04_cpu.ipynb #987943b8
 def check_finite(world):
@@ -200,19 +192,19 @@ def check_finite(world):
     for name, x in zip(WorldGaussians._fields, world):
         if n := int((~np.isfinite(x)).sum()): raise ValueError(f'{name}: got {n} numbers that are NaN or infinite, want none')
 
-# %% ../../nbs/splat/04_cpu.ipynb #51369519
+# %% ../../nbs/splat/04_cpu.ipynb #740653c8
 class Splat(torch.autograd.Function):
     "The kernels, as torch sees them"
     @staticmethod
     def forward(ctx, camera, background, beta, *world):
         lease, lens, channels = Lease(), lens_of(camera), world[3].shape[1]
         image, alpha = torch.empty(channels, camera.height, camera.width), torch.empty(camera.height, camera.width)
-        arrays = [a.numpy().reshape(-1) for a in world]
+        arrays = tuple(a.numpy().reshape(-1) for a in world)
         X = -(-max(channels - 3, 0)//8)*8
         features = np.zeros((len(world[4]), X), np.float32)
         if X: features[:, :channels - 3] = world[3][:, 3:].numpy()
         back = background.numpy().reshape(-1)
-        plan, sums, omegas = forward(lease.workspace, arrays, features, lens, camera.width, camera.height, back, image.numpy(),
+        plan, sums, omegas = forward(lease.workspace, arrays, features.reshape(-1), lens, camera.width, camera.height, back, image.numpy(),
                             alpha.numpy(), any(ctx.needs_input_grad), beta)
         ctx.lease, ctx.plan = lease, plan
         ctx.save_for_backward(alpha, background, *world)
@@ -228,7 +220,7 @@ class Splat(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_image, d_alpha, *_):
         alpha, background, *world = ctx.saved_tensors
-        arrays = [a.numpy().reshape(-1) for a in world]
+        arrays = tuple(a.numpy().reshape(-1) for a in world)
         d_image = d_image.contiguous()
         grads = backward(ctx.lease.workspace, arrays, ctx.plan, background.numpy().reshape(-1), d_image.numpy(), d_alpha.contiguous().numpy())
         d_background = None

@@ -6,16 +6,17 @@
 __all__ = ['f32', 'LOW_PASS', 'NEAR', 'MIN_OPACITY', 'MAX_OPACITY', 'LOG2E', 'LOG2_255', 'TILE', 'LINE', 'X', 'Y', 'A', 'B', 'C',
            'PEAK', 'RED', 'GREEN', 'BLUE', 'SLOPE', 'TOP', 'WIDE', 'NARROW', 'HALF_X', 'HALF_Y', 'DEPTH', 'to_camera',
            'rotations', 'slopes', 'jacobian', 'turned', 'times', 'dot', 'covariance', 'ellipse', 'bounded',
-           'project_16', 'three', 'share', 'copy_rows', 'project', 'd_covariance', 'd_quaternion', 'd_centre', 'tame',
-           'project_backward_16', 'collect', 'load_line', 'split', 'paste_rows', 'project_backward']
+           'project_16', 'three', 'share', 'copy_rows', 'copy_world', 'project', 'sum_of', 'd_covariance',
+           'd_quaternion', 'd_centre', 'tame', 'project_backward_16', 'put_three', 'collect', 'paste_rows',
+           'project_backward']
 
-# %% ../../nbs/splat/04c_screen.ipynb #75014d9b
+# %% ../../nbs/splat/04c_screen.ipynb #42a80ee9
 import math
 
 import numpy as np
 
-from .simd import (absolute, align_stack, ceil, floor, fma, inner, lanes_of, load, load_3,
-                                       load_4, log2, maximum, minimum, sqrt, store, store_3, store_4, store_boxes,
+from .simd import (absolute, ceil, floor, fma, inner, lanes_of, load, load_3,
+                                       load_4, load_rows, log2, maximum, minimum, sqrt, store, store_3, store_4, store_boxes,
                                        transposed, where)
 
 # %% ../../nbs/splat/04c_screen.ipynb #99fcb877
@@ -100,11 +101,12 @@ def bounded(s, over, lens):
     most = 1e7/(over*maximum(lanes_of(lens[12]), lens[13]))
     return (minimum(s[0], most), minimum(s[1], most), minimum(s[2], most)), most
 
-# %% ../../nbs/splat/04c_screen.ipynb #64b34577
+# %% ../../nbs/splat/04c_screen.ipynb #2b24cacf
 @inner
-def project_16(at, first, xyz, quaternion, scale, opacity, colour, lens, width, height, lines, boxes):
+def project_16(at, first, world, channels, lens, width, height, lines, boxes, spare):
     "Project the Gaussians of rows at, at+1, ... to lines and boxes first, first+1, ...; 0, or NaN where input is bad"
-    p, q, s, o = load_3(xyz, 3*at), load_4(quaternion, 4*at), load_3(scale, 3*at), load(opacity, at)
+    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
+    colour = three(world[3], channels, at, spare)
     x, y, z = to_camera(p, lens)
     R, _ = rotations(q)
     over, u, v, u_, v_ = slopes(x, y, z, lens)
@@ -122,7 +124,7 @@ def project_16(at, first, xyz, quaternion, scale, opacity, colour, lens, width, 
     bad = dot(p, s) + dot(colour, colour) + q[0]*q[1] + q[2]*q[3] + o
     return bad - bad
 
-# %% ../../nbs/splat/04c_screen.ipynb #a13d431f
+# %% ../../nbs/splat/04c_screen.ipynb #f156ee7b
 @inner
 def three(colour, channels, at, spare):
     "The first three channels of sixteen rows; 0 for those that there are not"
@@ -142,35 +144,47 @@ def copy_rows(source, target, first, n, width):
     "Rows first..n-1 to the beginning of the target, then zeros"
     for i in range(16*width): target[i] = source[first*width + i] if first*width + i < n*width else f32(0)
 
-# %% ../../nbs/splat/04c_screen.ipynb #324cfe66
 @inner
-def project(t, threads, n, xyz, quaternion, scale, opacity, colour, channels, lens, width, height, lines, boxes,
-            spare):
+def copy_world(world, tail, first, n, channels):
+    "The last Gaussians, fewer than sixteen, to arrays of sixteen"
+    copy_rows(world[0], tail[0], first, n, 3)
+    copy_rows(world[1], tail[1], first, n, 4)
+    copy_rows(world[2], tail[2], first, n, 3)
+    copy_rows(world[3], tail[3], first, n, channels)
+    copy_rows(world[4], tail[4], first, n, 1)
+
+# %% ../../nbs/splat/04c_screen.ipynb #084eaa60
+@inner
+def project(t, threads, n, world, tail, channels, lens, width, height, lines, boxes, spare):
     "Project the t-th share of n Gaussians; 0, or NaN where input is bad"
     lo, hi = share(n, threads, t)
-    last, bad = hi - hi % 16 if hi == n else hi, lanes_of(0.0)
-    for i in range(lo, last, 16):
-        bad = bad + project_16(i, i, xyz, quaternion, scale, opacity, three(colour, channels, i, spare), lens,
-                               width, height, lines, boxes)
-    if lo <= last < hi:
-        p, q, s, o, c = spare[48:96], spare[96:160], spare[160:208], spare[208:224], spare[224:224 + 16*channels]
-        copy_rows(xyz, p, last, n, 3); copy_rows(quaternion, q, last, n, 4); copy_rows(scale, s, last, n, 3)
-        copy_rows(opacity, o, last, n, 1); copy_rows(colour, c, last, n, channels)
-        bad = bad + project_16(0, last, p, q, s, o, three(c, channels, 0, spare), lens, width, height, lines, boxes)
+    bad = lanes_of(0.0)
+    for i in range(lo, hi, 16):
+        if i + 16 <= n: at, source = i, world
+        else:
+            copy_world(world, tail, i, n, channels)
+            at, source = 0, tail
+        bad = bad + project_16(at, i, source, channels, lens, width, height, lines, boxes, spare)
     store(spare, 0, bad)
-    return spare[:16].sum()
+    return sum_of(spare, 0, 16)
 
-# %% ../../nbs/splat/04c_screen.ipynb #ea34e450
+@inner
+def sum_of(array, lo, hi):
+    total = array[0]*0
+    for i in range(lo, hi): total += array[i]
+    return total
+
+# %% ../../nbs/splat/04c_screen.ipynb #a8cf268b
 @inner
 def d_covariance(m, n, g):
-    "Gradients of the place on the screen, and of the rows m and n, from the six sums over pixels"
+    "Gradients of the place on the screen, and of the rows m and n, from the sums over pixels"
     xx, xy, yy, det = covariance(m, n)
     over = 1.0/det
     a, b, c = yy*over, 0.0 - xy*over, xx*over
-    da, db, dc = -.5*g[3], -.5*g[4], -.5*g[5]
+    da, db, dc = -.5*g[6], -.5*g[7], -.5*g[8]
     h00, h01, h10, h11 = a*da + b*db, a*db + b*dc, b*da + c*db, b*db + c*dc
     e, f, h = -2.0*(h00*a + h01*b), -2.0*(h00*b + h01*c), -2.0*(h10*b + h11*c)
-    return (a*g[1] + b*g[2], b*g[1] + c*g[2],
+    return (a*g[4] + b*g[5], b*g[4] + c*g[5],
             (e*m[0] + f*n[0], e*m[1] + f*n[1], e*m[2] + f*n[2]),
             (f*m[0] + h*n[0], f*m[1] + h*n[1], f*m[2] + h*n[2]))
 
@@ -204,16 +218,16 @@ def d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, du, dv):
     return (dx*lens[0] + dy*lens[3] + dz*lens[6], dx*lens[1] + dy*lens[4] + dz*lens[7],
             dx*lens[2] + dy*lens[5] + dz*lens[8])
 
-# %% ../../nbs/splat/04c_screen.ipynb #46fadf5e
+# %% ../../nbs/splat/04c_screen.ipynb #9d8a8025
 @inner
 def tame(x):
     "x, or 0 where the numbers have overflowed"
     return where(absolute(x) < 1e30, x, 0.0)
 
 @inner
-def project_backward_16(at, g, xyz, quaternion, scale, opacity, lens, d_xyz, d_turn, d_scale, d_opacity):
-    "From the six sums over pixels to the gradients, for the rows at, at+1, ..."
-    p, q, s, o = load_3(xyz, 3*at), load_4(quaternion, 4*at), load_3(scale, 3*at), load(opacity, at)
+def project_backward_16(at, g, world, lens, channels, grads, spare):
+    "From the nine sums over pixels to the gradients, for the rows at, at+1, ..."
+    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
     x, y, z = to_camera(p, lens)
     R, inverse = rotations(q)
     over, u, v, u_, v_ = slopes(x, y, z, lens)
@@ -221,45 +235,22 @@ def project_backward_16(at, g, xyz, quaternion, scale, opacity, lens, d_xyz, d_t
     m, n = jacobian(over, u_, v_, lens)
     mR, nR = turned(m, R), turned(n, R)
     du, dv, dm, dn = d_covariance(times(mR, size), times(nR, size), g)
-    store_3(d_scale, 3*at, (where(s[0] < most, tame(dm[0]*mR[0] + dn[0]*nR[0]), 0.0),
-                            where(s[1] < most, tame(dm[1]*mR[1] + dn[1]*nR[1]), 0.0),
-                            where(s[2] < most, tame(dm[2]*mR[2] + dn[2]*nR[2]), 0.0)))
+    store_3(grads[2], 3*at, (where(s[0] < most, tame(dm[0]*mR[0] + dn[0]*nR[0]), 0.0),
+                             where(s[1] < most, tame(dm[1]*mR[1] + dn[1]*nR[1]), 0.0),
+                             where(s[2] < most, tame(dm[2]*mR[2] + dn[2]*nR[2]), 0.0)))
     dm, dn = times(dm, size), times(dn, size)
     dq = d_quaternion(q, inverse, m, n, dm, dn)
-    store_4(d_turn, 4*at, (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])))
+    store_4(grads[1], 4*at, (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])))
     dm, dn = (dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])), (dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:]))
     dp = d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, du, dv)
-    store_3(d_xyz, 3*at, (tame(dp[0]), tame(dp[1]), tame(dp[2])))
+    store_3(grads[0], 3*at, (tame(dp[0]), tame(dp[1]), tame(dp[2])))
     inside = (o >= MIN_OPACITY) & (o <= MAX_OPACITY)
-    store(d_opacity, at, where(inside, tame(g[0]/maximum(o, MIN_OPACITY)), 0.0))
+    store(grads[4], at, where(inside, tame(g[3]/maximum(o, MIN_OPACITY)), 0.0))
+    put_three(grads[3], channels, at, g[:3], spare)
 
-# %% ../../nbs/splat/04c_screen.ipynb #5598ac59
+# %% ../../nbs/splat/04c_screen.ipynb #a6faf931
 @inner
-def collect(sums, size, threads, first):
-    "The threads' sums for sixteen Gaussians added up, in a fixed order, and cleared for the next time; as columns"
-    zero = lanes_of(0.0)
-    g = (load_line(sums, size, threads, first), load_line(sums, size, threads, first + 1),
-         load_line(sums, size, threads, first + 2), load_line(sums, size, threads, first + 3),
-         load_line(sums, size, threads, first + 4), load_line(sums, size, threads, first + 5),
-         load_line(sums, size, threads, first + 6), load_line(sums, size, threads, first + 7),
-         load_line(sums, size, threads, first + 8), load_line(sums, size, threads, first + 9),
-         load_line(sums, size, threads, first + 10), load_line(sums, size, threads, first + 11),
-         load_line(sums, size, threads, first + 12), load_line(sums, size, threads, first + 13),
-         load_line(sums, size, threads, first + 14), load_line(sums, size, threads, first + 15))
-    return transposed(g)
-
-@inner
-def load_line(sums, size, threads, i):
-    x = load(sums, i*LINE)
-    store(sums, i*LINE, lanes_of(0.0))
-    for t in range(1, threads):
-        x = x + load(sums, t*size + i*LINE)
-        store(sums, t*size + i*LINE, lanes_of(0.0))
-    return x
-
-# %% ../../nbs/splat/04c_screen.ipynb #b9377d1c
-@inner
-def split(colour, channels, at, xs, spare):
+def put_three(colour, channels, at, xs, spare):
     "The inverse of `three`"
     if channels == 3: store_3(colour, 3*at, xs)
     else:
@@ -268,27 +259,37 @@ def split(colour, channels, at, xs, spare):
             for c in range(min(channels, 3)): colour[(at + l)*channels + c] = spare[3*l + c]
 
 @inner
+def collect(sums, threads, first, spare):
+    "The threads' sums for sixteen Gaussians added up, in a fixed order, and cleared for the next time; as columns"
+    for i in range(first*LINE, (first + 16)*LINE, LINE):
+        x = load(sums, i)
+        store(sums, i, lanes_of(0.0))
+        for t in range(1, threads):
+            other = t*(len(sums)//threads) + i
+            x = x + load(sums, other)
+            store(sums, other, lanes_of(0.0))
+        store(spare, 48 + i - first*LINE, x)
+    return transposed(load_rows(spare, 48))
+
+# %% ../../nbs/splat/04c_screen.ipynb #4d6368d5
+@inner
 def paste_rows(source, target, first, n, width):
     "Back to rows first..n-1"
     for i in range((n - first)*width): target[first*width + i] = source[i]
 
-# %% ../../nbs/splat/04c_screen.ipynb #e1ac8c69
 @inner
-def project_backward(t, threads, n, xyz, quaternion, scale, opacity, lens, channels, sums, size,
-                     d_xyz, d_turn, d_scale, d_opacity, d_colour, spare):
+def project_backward(t, threads, n, world, tail, lens, channels, sums, grads, spare):
     "Gradients of the t-th share of n Gaussians; only the first three channels of the colour's"
     lo, hi = share(n, threads, t)
-    last = hi - hi % 16 if hi == n else hi
-    for i in range(lo, last, 16):
-        g = collect(sums, size, threads, i)
-        project_backward_16(i, g[3:9], xyz, quaternion, scale, opacity, lens, d_xyz, d_turn, d_scale, d_opacity)
-        split(d_colour, channels, i, g[:3], spare)
-    if lo <= last < hi:
-        p, q, s, o, c = spare[48:96], spare[96:160], spare[160:208], spare[208:224], spare[224:224 + 16*channels]
-        copy_rows(xyz, p, last, n, 3); copy_rows(quaternion, q, last, n, 4); copy_rows(scale, s, last, n, 3)
-        copy_rows(opacity, o, last, n, 1)
-        g = collect(sums, size, threads, last)
-        project_backward_16(0, g[3:9], p, q, s, o, lens, p, q, s, o)
-        split(c, channels, 0, g[:3], spare)
-        paste_rows(p, d_xyz, last, n, 3); paste_rows(q, d_turn, last, n, 4); paste_rows(s, d_scale, last, n, 3)
-        paste_rows(o, d_opacity, last, n, 1); paste_rows(c, d_colour, last, n, channels)
+    for i in range(lo, hi, 16):
+        if i + 16 <= n: at, source, target = i, world, grads
+        else:
+            copy_world(world, tail, i, n, channels)
+            at, source, target = 0, tail, tail
+        project_backward_16(at, collect(sums, threads, i, spare), source, lens, channels, target, spare)
+        if i + 16 > n:
+            paste_rows(tail[0], grads[0], i, n, 3)
+            paste_rows(tail[1], grads[1], i, n, 4)
+            paste_rows(tail[2], grads[2], i, n, 3)
+            paste_rows(tail[3], grads[3], i, n, channels)
+            paste_rows(tail[4], grads[4], i, n, 1)

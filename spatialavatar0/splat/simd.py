@@ -8,7 +8,7 @@ __all__ = ['LANES', 'F32', 'I32', 'I64', 'BIT', 'FLOATS', 'INTS', 'BITS', 'lanes
            'EXP2_EIGHTH', 'LOG2', 'OPTIONS', 'Lanes', 'Mask', 'spread', 'floats', 'ints', 'as_lanes', 'call',
            'is_number', 'overload', 'arithmetic', 'comparison', 'overload_mask', 'function', 'llvm', 'where',
            'minus_absolute', 'bits', 'lowest_bit', 'count_bits', 'pointer', 'element', 'load', 'store', 'address',
-           'every', 'at', 'load_block', 'store_block', 'load_lines', 'prefetch', 'align_stack', 'shorts',
+           'every', 'at', 'load_block', 'store_block', 'load_rows', 'load_lines', 'prefetch', 'align_stack', 'shorts',
            'store_shorts', 'has_bit', 'store_boxes', 'first', 'compressed', 'push_lanes', 'push_chosen', 'fit_exp2',
            'polynomial', 'exp2_of', 'exp2s', 'fit_log2', 'log2', 'butterfly', 'sums', 'transposed', 'picked', 'columns',
            'reachable', 'fingerprint', 'inner', 'kernel']
@@ -233,7 +233,16 @@ def store_block(typing, array, i, stride, x):
         return context.get_dummy_value()
     return types.void(array, types.int64, types.int64, x), code
 
-# %% ../../nbs/splat/04a_simd.ipynb #b6da14ac
+# %% ../../nbs/splat/04a_simd.ipynb #209c0644
+@intrinsic
+def load_rows(typing, array, i):
+    "Sixteen rows of sixteen floats, one after the other, the first at element i"
+    def code(context, builder, sig, args):
+        p = element(context, builder, sig, args)
+        return context.make_tuple(builder, sig.return_type, [
+            builder.load(builder.gep(p, [I32(k)]), align=4) for k in range(LANES)])
+    return types.UniTuple(lanes, LANES)(array, i), code
+
 @intrinsic
 def load_lines(typing, array, indices, j, last):
     "Sixteen lines of sixteen floats: those whose numbers are indices[j], indices[j+1], ..., up to `last`"
@@ -494,15 +503,16 @@ def fingerprint(f):
     text = Path(__file__).read_bytes() if '__file__' in globals() else b''
     return hashlib.sha256(text + repr(list(seen.values())).encode()).hexdigest()
 
-# %% ../../nbs/splat/04a_simd.ipynb #6eb6eb8d
-OPTIONS = dict(error_model='numpy', boundscheck=False, nogil=True)
+# %% ../../nbs/splat/04a_simd.ipynb #3e4e991c
+OPTIONS = dict(error_model='numpy', boundscheck=False, nogil=True, _nrt=False)  # _nrt: count no references
 
-def inner(f): return njit(f, **OPTIONS)
+def inner(f):
+    "Compile as a part of kernels; Python itself cannot call it"
+    return njit(f, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
-def kernel(f=None, parallel=False):
+def kernel(f):
     "Compile at the first call; keep the machine code on disk until anything that `f` reaches changes"
-    if f is None: return lambda f: kernel(f, parallel)
-    try: d = njit(f, parallel=parallel, cache=True, **OPTIONS)
-    except RuntimeError: return njit(f, parallel=parallel, **OPTIONS)  # nowhere to write
+    try: d = njit(f, cache=True, **OPTIONS)
+    except RuntimeError: return njit(f, **OPTIONS)  # nowhere to write
     d._cache._cache_file._source_stamp = fingerprint(f)
     return d

@@ -6,13 +6,13 @@
 __all__ = ['u32', 'DIGIT', 'DIGITS', 'part', 'compact', 'histogram', 'scatter', 'to_places', 'sort_depths', 'corners',
            'row_of_tiles', 'count_tiles', 'fill_tiles', 'split_evenly']
 
-# %% ../../nbs/splat/04d_tiles.ipynb #2d00dfcf
+# %% ../../nbs/splat/04d_tiles.ipynb #ac3e0084
 import math
 
 import numpy as np
 
 from .screen import (DEPTH, HALF_X, HALF_Y, LINE, NARROW, SLOPE, TILE, TOP, WIDE, X, Y, f32,
-                                         share)
+                                         share, sum_of)
 from .simd import at, inner
 from .team import meet
 
@@ -63,17 +63,20 @@ def to_places(counts):
             total += c
     return total
 
-# %% ../../nbs/splat/04d_tiles.ipynb #09ca05dc
+# %% ../../nbs/splat/04d_tiles.ipynb #fb2c4041
 @inner
 def sort_depths(t, threads, meeting, phase, n, lines, boxes, seen, keys, ids, counts, bounds):
     "Numbers of the Gaussians on the picture, nearest first, in ids[side]; how many, side, and the meetings' phase"
     lo, hi = share(n, threads, t)
-    seen[t] = (boxes[lo:hi] >= 0).sum()
+    count = 0
+    for i in range(lo, hi): count += boxes[i] >= 0
+    seen[t] = count
     phase += threads; meet(meeting, phase)
-    m, side, shift = seen[:threads].sum(), 0, 0
-    bounds[t, 0], bounds[t, 1] = compact(lo, hi, lines, boxes, seen[:t].sum(), keys[0], ids[0])
+    m, side, shift = sum_of(seen, 0, threads), 0, 0
+    bounds[t, 0], bounds[t, 1] = compact(lo, hi, lines, boxes, sum_of(seen, 0, t), keys[0], ids[0])
     phase += threads; meet(meeting, phase)
-    least, greatest = bounds[:, 0].min(), bounds[:, 1].max()
+    least, greatest = bounds[0, 0], bounds[0, 1]
+    for k in range(1, threads): least, greatest = min(least, bounds[k, 0]), max(greatest, bounds[k, 1])
     lo, hi = part(m, threads, t)
     while m > 0 and (np.int64(greatest - least) >> shift) > 0:
         histogram(lo, hi, keys[side], least, u32(shift), counts[t])
@@ -103,11 +106,11 @@ def row_of_tiles(lines, i, y, x0, x1):
     last, start = math.floor(right/TILE), math.floor(math.ceil(left)/TILE)
     return max(x0, int(max(start, f32(0)))), min(x1, int(min(last, f32(65535))))
 
-# %% ../../nbs/splat/04d_tiles.ipynb #3ea47724
+# %% ../../nbs/splat/04d_tiles.ipynb #6a223c1b
 @inner
 def count_tiles(lo, hi, ids, lines, boxes, columns, counts):
     "How many of the Gaussians lo..hi-1, in order of depth, touch each tile"
-    counts[:] = 0
+    for k in range(len(counts)): counts[k] = 0
     for r in range(lo, hi):
         i = at(ids, r)
         x0, x1, y0, y1 = corners(boxes[i])
@@ -130,13 +133,13 @@ def fill_tiles(lo, hi, ids, lines, boxes, columns, places, pairs):
                 places[k] = p + 1
                 pairs[p] = u32(i)
 
-# %% ../../nbs/splat/04d_tiles.ipynb #8db33890
+# %% ../../nbs/splat/04d_tiles.ipynb #c31739ab
 @inner
 def split_evenly(t, threads, cost, base):
     "The t-th of runs of tiles of about equal cost"
-    total, done, lo, hi = cost.sum() + base*len(cost), 0., 0, 0
+    total, done, lo, hi = sum_of(cost, 0, len(cost)) + base*len(cost), 0., 0, 0
     for k in range(len(cost)):
         if done*threads < total*t: lo = k + 1
         if done*threads < total*(t + 1): hi = k + 1
         done += cost[k] + base
-    return lo if t > 0 else 0, hi
+    return lo, hi
