@@ -246,7 +246,7 @@ def _settle(head, points, vertices):
         triangle[SWAP[right]], bary[SWAP[right]] = twin[t], bary[right].gather(-1, slot[t])
     return triangle, bary
 
-# %% ../../nbs/track/03_embedding.ipynb #50f9bc32
+# %% ../../nbs/track/03_embedding.ipynb #3da2b2d6
 def combine(
     head: HeadModel,
     looks: list[Look],
@@ -255,6 +255,8 @@ def combine(
     vertices = head.vertices(head.codes().replace(pose=head.v_template.new_tensor([0, 0, 0, .12, 0, 0])))
     triangle, bary, weight = (torch.stack(x) for x in zip(*looks))
     points = on_mesh(triangle, bary, vertices, head.faces)
+    off = (points - weighted_median(points, weight)).norm(dim=-1).median(-1).values
+    points, weight = points[off < .01], weight[off < .01]
     centre = weighted_median(points, weight)
     spread = (weight*(points - centre).norm(dim=-1)).sum(0)/weight.sum(0)
     asymmetry = 0*spread
