@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Gaussians', 'WorldGaussians']
 
-# %% ../../nbs/splat/01_gaussians.ipynb #59cb21f7
+# %% ../../nbs/splat/01_gaussians.ipynb #f77fa5c3
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
-import torch
 from fastcore.basics import patch
 from torch import Tensor
 
