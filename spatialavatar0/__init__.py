@@ -16,6 +16,7 @@ _public = {  # name -> module that has it
     'render': 'splat.render',
 }
 _verbs = {  # sub-package that can be called -> module and function that do its work
+    'track': 'track.track:track',
     'generate': 'generate.create:create',
     'refine': 'refine.refine:refine',
 }
