@@ -23,18 +23,18 @@ def loops(
         found.append(np.array(loop))
     return found
 
-# %% ../../nbs/head/04b_chart.ipynb #70347df7
+# %% ../../nbs/head/04b_chart.ipynb #b7f3242b
 def mean_value_weights(
     v: np.ndarray,      # (n,3)
     faces: np.ndarray,  # (F,3)
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # i (6F,), j (6F,), and shares of the weights, to be added up
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # i (6F,), j (6F,), parts of the weights
     "How neighbour j pulls on vertex i (eq. 2)"
     out = []
     for k in range(3):
         i, j, l = np.roll(faces, -k, 1).T
         a, b = v[j] - v[i], v[l] - v[i]
         half = np.arctan2(np.linalg.norm(np.cross(a, b), axis=1), (a*b).sum(1))/2
-        out += [(i, j, np.tan(half)/np.linalg.norm(a, axis=1)), (i, l, np.tan(half)/np.linalg.norm(b, axis=1))]
+        out += [(i, end, np.tan(half)/np.linalg.norm(e, axis=1)) for end, e in ((j, a), (l, b))]
     return tuple(np.concatenate(x) for x in zip(*out))
 
 # %% ../../nbs/head/04b_chart.ipynb #2684e665
@@ -201,7 +201,7 @@ def teeth_chart(
     band = np.stack(np.meshgrid(np.linspace(x0 + side, x1 - side, along), lines), -1)
     return np.concatenate([*uv, band.reshape(-1, 2)])
 
-# %% ../../nbs/head/04b_chart.ipynb #52afb464
+# %% ../../nbs/head/04b_chart.ipynb #2e1972de
 def tongue_chart(
     v: np.ndarray,      # (n,3)
     faces: np.ndarray,  # (F,3) closed
@@ -214,7 +214,7 @@ def tongue_chart(
     rim = max(loops(faces[~root]), key=len)
     s = np.r_[0, np.linalg.norm(np.diff(v[np.r_[rim, rim[0]]], axis=0), axis=1).cumsum()]
     below = np.abs(v[rim, 0]) + 10*(v[rim, 1] > v[rim, 1].mean())
-    t = 4*(s[:-1] - s[below.argmin()])/s[-1] + .5  # the middle of the underside at the middle of the bottom
+    t = 4*(s[:-1] - s[below.argmin()])/s[-1] + .5  # the middle of the underside at the bottom
     used = np.unique(faces[~root])
     number = np.full(len(v), -1); number[used] = np.arange(len(used))
     uv = np.full((len(v), 2), np.mean([box[:2], box[2:]], 0))

@@ -33,7 +33,7 @@ def affine_weights(
     with_one = lambda p: np.c_[p - c, np.ones(len(p))]
     return with_one(points) @ np.linalg.pinv(with_one(anchors))
 
-# %% ../../nbs/head/04a_pieces.ipynb #1602ac4b
+# %% ../../nbs/head/04a_pieces.ipynb #506d593e
 def partners(
     v: np.ndarray,         # (n,3)
     within: float = 1e-6,  # metres
@@ -44,7 +44,7 @@ def partners(
     for i, p in enumerate(v*[-1, 1, 1]):
         near = order[slice(*np.searchsorted(y, [p[1] - within, p[1] + within]))]
         hit = near[np.abs(v[near] - p).max(1) < within]
-        if not len(hit): raise ValueError(f'v: vertex {i} at {v[i].round(4)} has no partner, want symmetry')
+        if not len(hit): raise ValueError(f'v: vertex {i} at {v[i].round(4)} has no partner')
         twin[i] = hit[0]
     return twin
 
@@ -64,10 +64,11 @@ def split_quads(
     pick = lambda yes, no: np.where(ac[:, None], quads[:, yes], quads[:, no])
     return np.concatenate([pick([0, 1, 2], [0, 1, 3]), pick([0, 2, 3], [1, 2, 3])])
 
-# %% ../../nbs/head/04a_pieces.ipynb #75d0d57a
+# %% ../../nbs/head/04a_pieces.ipynb #152dfd67
 def snapped(faces, g, mirror, within):
     "Vertices pushed onto the cut: {vertex: (towards vertex, t)}"
-    e = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+    e = np.concatenate([np.roll(faces, -k, 1)[:, :2] for k in range(3)])
+    e = np.unique(np.sort(e, 1), axis=0)
     i, j = e[(g[e[:, 0]] > 0) != (g[e[:, 1]] > 0)].T
     t = g[i]/(g[i] - g[j])
     near, far, t = np.where(t < .5, i, j), np.where(t < .5, j, i), np.minimum(t, 1 - t)
@@ -222,7 +223,7 @@ class Arch:
         d = (self.inset + depth)/np.hypot(dx, dz)
         return x + dz*d, z - dx*d
 
-# %% ../../nbs/head/04a_pieces.ipynb #20e3ee18
+# %% ../../nbs/head/04a_pieces.ipynb #47dc257f
 WIDTHS = dict(upper=np.array([8.6, 6.9, 7.8, 7.2, 7.0, 10.4])*1.1e-3,   # from the middle to the back
               lower=np.array([5.6, 6.2, 7.0, 7.2, 7.4, 11.2])*1.1e-3)
 THICK = np.array([6.0, 5.6, 7.0, 8.2, 8.6, 10.])*1e-3                   # at the gum
@@ -233,7 +234,8 @@ def crown(arch, k, side, a, b, root, end):
     "Tooth `k` between arc lengths `a` and `b`, from height `root` to `end`: (33,3)"
     rings = ((0, .80, .9e-3, THICK[k]), (.38, .97, .05e-3, THICK[k]*.95),
              (.90, 1., .1e-3, EDGE[k]*1.3), (1., .86, .5e-3, EDGE[k]))  # height, width, front, back
-    u, w = np.array([(-1, .32), (-.72, 0), (0, -.04), (.72, 0), (1, .32), (.72, 1), (0, 1.04), (-.72, 1)]).T
+    u = np.array([-1, -.72, 0, .72, 1, .72, 0, -.72])   # along the arch
+    w = np.array([.32, 0, -.04, 0, .32, 1, 1.04, 1])    # from front to back
     p = []
     for high, wide, front, back in rings:
         x, z = arch(side*((a + b)/2 + u*(b - a)/2*wide), front + (back - front)*w)
@@ -274,10 +276,10 @@ def gum_faces(lines=6):
     return np.concatenate([np.where(right, np.hstack([a, b, c]), np.hstack([a, b, d])),
                            np.where(right, np.hstack([a, c, d]), np.hstack([b, c, d]))])
 
-# %% ../../nbs/head/04a_pieces.ipynb #4933f21f
+# %% ../../nbs/head/04a_pieces.ipynb #77e2c621
 def row_of_teeth(
-    jaw: str,       # 'upper' or 'lower'
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # v (n,3), faces (F,3), gum (n,) bool, mirror (n,)
+    jaw: str,   # 'upper' or 'lower'
+) -> tuple:     # v (n,3), faces (F,3), of the gum (n,) bool, mirror (n,)
     "Twelve teeth and their gum: six on the right, six on the left, then the gum"
     arch, root, end, down = dict(upper=(Arch(.90), -.0285, -.0395, -1),
                                  lower=(Arch(.87, .0022), -.0465, -.0380, 1))[jaw]
