@@ -96,9 +96,9 @@ def demo(
     from spatialavatar0.demo import demo as run
     return run(target(out), portrait, iterations)
 
-# %% ../nbs/90_cli.ipynb #afb0671e
+# %% ../nbs/90_cli.ipynb #153581fc
 def track(
-    inputs: list,                # pictures, a folder of pictures, or a video
+    inputs: list,                # one to four pictures of one person, or a folder of them
     out: str|Path,               # folder of the clip
     head: str|Path|None = None,  # a head model's file
     size: int = 512,             # pixels
@@ -219,7 +219,7 @@ def info(
     tell({'file': path, **facts})
     return facts
 
-# %% ../nbs/90_cli.ipynb #1e88d054
+# %% ../nbs/90_cli.ipynb #9a12a871
 def _about_avatar(path):
     import json
     from safetensors import SafetensorError, safe_open
@@ -232,7 +232,11 @@ def _about_avatar(path):
     if not about: raise _wrong('a safetensors file, but not an avatar', path, 'give one made here')
     layout = f"{about['size']} x {about['size']}"
     return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout,
-            **{f'made: {k}': x for k, x in (about.get('made') or {}).items()}}
+            **{f'made: {k}': _short(x) for k, x in (about.get('made') or {}).items()}}
+
+def _short(x):
+    "A dict in one line"
+    return ', '.join(f'{k} {v}' for k, v in x.items()) if isinstance(x, dict) else x
 
 def _about_clip(path):
     from spatialavatar0.clip.clip import Clip
@@ -317,7 +321,7 @@ _HEAD = _arg('--head', metavar='FILE', help='another head model than the open on
 _SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
-# %% ../nbs/90_cli.ipynb #da006e99
+# %% ../nbs/90_cli.ipynb #ea81f6c0
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
@@ -325,7 +329,7 @@ def _making():
            _arg('--portrait', metavar='IMG', help='a picture of a face; an astronaut of NASA if not given'),
            _times(300))
     yield (track, 'spatialavatar0 track me.jpg also_me.jpg -o me_clip',
-           _arg('inputs', nargs='+', metavar='INPUT', help='pictures of one person, a folder, or a video'),
+           _arg('inputs', nargs='+', metavar='INPUT', help='one to four pictures of one person, or a folder of them'),
            _out('CLIP'), _SIZE, _HEAD)
     yield (create, 'spatialavatar0 create me_clip -o me.safetensors',
            _arg('sources', nargs='+', metavar='CLIP_or_IMAGE', help='a clip, or one to four pictures'),

@@ -107,7 +107,7 @@ def films(
     return [drive(avatar, reel, folder/'driven.mp4', head_camera(avatar, size, size), desc='driven.mp4'),
             drive(avatar, calm, folder/'orbit.mp4', around, desc='orbit.mp4')]
 
-# %% ../nbs/89_demo.ipynb #ad67aa76
+# %% ../nbs/89_demo.ipynb #897005f8
 def demo(
     out: str|Path,                   # folder of the results; it is made if need be
     portrait: str|Path|None = None,  # a picture of a face
@@ -116,7 +116,7 @@ def demo(
 ) -> list[Step]:
     "From a portrait to an avatar that moves"
     from spatialavatar0.generate.create import create
-    from spatialavatar0.refine.refine import refine
+    from spatialavatar0.refine.refine import refine, short
     from spatialavatar0.splat.ply import write_ply
     from spatialavatar0.track.track import track
     out, steps = Path(out), []
@@ -127,7 +127,7 @@ def demo(
     step.landmarks = landmark_error(clip.head, frame)
     with timed(steps, 'create') as step: avatar = create(clip, head=clip.head)
     step.gaussians, (step.psnr, step.ssim) = len(avatar.gaussians), likeness(avatar, frame)
-    with timed(steps, 'refine') as step: avatar = refine(avatar, clip, iterations)
+    with timed(steps, 'refine') as step: avatar = refine(avatar, clip, short(iterations))
     step.gaussians, (step.psnr, step.ssim) = len(avatar.gaussians), likeness(avatar, frame)
     with timed(steps, 'drive'): films(avatar, out, size)
     with timed(steps, 'export'):
