@@ -172,7 +172,7 @@ def _bridge(x, known, width=6):
     pad = torch.cat([x[:1].expand(3*width), x, x[-1:].expand(3*width)])
     return torch.nn.functional.conv1d(pad[None, None], (k/k.sum())[None, None])[0, 0]
 
-# %% ../../nbs/generate/03_shell.ipynb #9bbc4736
+# %% ../../nbs/generate/03_shell.ipynb #adfc5bc8
 def shell(
     head: HeadModel,
     codes: HeadCodes,  # of one photograph, without batch axes
@@ -190,15 +190,15 @@ def shell(
     offset = _average(fixed*hair, head.faces, fixed)
     for _ in range(3):  # triangles are coarse there: what is still missing is asked for again
         clothes = clothes_push(head.vertices(codes, offset), rest, head, camera, matte) @ root
-        offset = offset + _average(fixed*clothes, head.faces, fixed)
+        offset = offset + _average(fixed*clothes, head.faces, fixed, rounds=5)
     return offset
 
 INSIDE = {'left_eye', 'right_eye', 'tongue', 'upper_teeth', 'upper_gum', 'lower_teeth', 'lower_gum',
           'mouth_interior', 'left_socket', 'right_socket'}  # parts that no hair or cloth covers
 
-# %% ../../nbs/generate/03_shell.ipynb #de4f4ffd
+# %% ../../nbs/generate/03_shell.ipynb #497b2c7d
 def _average(x, faces, weight, rounds=2):
-    "Average over neighbours, half-way, twice"
+    "Average over neighbours, half-way, again and again"
     i = torch.cat([faces, faces.roll(1, 1)]).flatten()
     j = torch.cat([faces.roll(1, 1), faces]).flatten()
     n = torch.zeros(len(x)).index_add(0, i, torch.ones(len(i)))[:, None]
