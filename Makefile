@@ -26,7 +26,7 @@ demo: $(VENV)/.for-demo
 	$(BIN)/spatialavatar0 demo --out demo_out $(DEMO)
 
 test: $(VENV)/.for-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 5 $(TESTS)
 
 docs: $(VENV)/.for-test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/docs_check.py _docs
