@@ -110,7 +110,7 @@ def project(self: Energy, x: Tensor, K: Tensor, world_to_camera: Tensor) -> Tens
     X = self.head.landmarks(self.head.vertices(self.codes(x)))
     return Camera(K, world_to_camera, 0, 0).project(X)[0]
 
-# %% ../../nbs/track/04_fit.ipynb #40f34ed3
+# %% ../../nbs/track/04_fit.ipynb #e4d58c80
 @patch
 def __call__(self: Energy,
              x: Tensor,                # (D,) one photograph
@@ -118,6 +118,7 @@ def __call__(self: Energy,
              K: Tensor,                # (3,3)
              world_to_camera: Tensor,  # (4,4)
              sigma: Tensor,            # () noise, pixels
+             weights: Tensor,          # (478,)
              share: float,             # of the terms for the shape, 1/sqrt of the number of photographs
              outlier: float,
              ) -> Tensor:              # (R,)
@@ -126,12 +127,25 @@ def __call__(self: Energy,
     psi, jaw, eyes = c.expression, c.pose[3:], c.eyes
     turns = psi @ self.head.action_pose
     hinge = x.new_tensor([1, .1, .1])
-    r = soften((self.project(x, K, world_to_camera) - xy)/sigma, outlier)*WEIGHTS[:, None].to(x)
+    r = soften((self.project(x, K, world_to_camera) - xy)/sigma, outlier)*weights[:, None]
     parts = [r.flatten(), share*c.shape, share*(c.shape @ self.growth)[None]/p.size, psi/p.expression,
              (jaw - turns[:3])/(p.jaw*hinge), 20*jaw[:1].clamp(max=0),
              (eyes - turns[3:])/(p.gaze*hinge[[0, 0, 1]].repeat(2)), (eyes[:3] - eyes[3:])/p.squint]
     if self.named: parts += [50*psi.clamp(max=0), 10*(psi - 1).clamp(min=0)]
     return torch.cat(parts)
+
+# %% ../../nbs/track/04_fit.ipynb #f3502d40
+@patch
+def seen(self: Energy,
+         x: Tensor,                # (D,) one photograph
+         world_to_camera: Tensor,  # (4,4)
+) -> Tensor:                       # (478,) cosines, at least 0.02
+    "How much the skin at each landmark faces the camera"
+    v = self.head.vertices(self.codes(x)) @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
+    a, b, c = v[self.head.faces].unbind(1)
+    normal = cross(b - a, c - a)
+    cosine = -(normal*a).sum(-1)/(normal.norm(dim=-1)*a.norm(dim=-1)).clamp(min=1e-12)
+    return cosine.clamp(.02, 1)
 
 # %% ../../nbs/track/04_fit.ipynb #1d2bc666
 def least_squares(
@@ -197,7 +211,7 @@ def _start(energy, xy, cameras):
         rows.append(torch.cat([zeros[0], turn, t + R @ J - J, *zeros[3:]]))
     return torch.stack(rows)
 
-# %% ../../nbs/track/04_fit.ipynb #527350cc
+# %% ../../nbs/track/04_fit.ipynb #0bd52e93
 def fit(
     head: HeadModel,        # with 478 landmarks
     landmarks: Tensor,      # (K,478,2) of K photographs of one person, pixels
@@ -213,8 +227,9 @@ def fit(
     share = torch.full_like(sigma, len(xy)**-.5)
     x, S = _start(energy, xy, cameras), head.n_shape
     i = torch.arange(x.shape[1])
+    weights = vmap(energy.seen)(x, view[2])*WEIGHTS
     for free, outlier in ((i[S:S+6], 10*prior.outlier), (i, 3*prior.outlier), (i, prior.outlier)):
-        data = *view, sigma, share, torch.full_like(sigma, outlier)
+        data = *view, sigma, weights, share, torch.full_like(sigma, outlier)
         x = least_squares(energy, x, data, free, shared=S)
     found = vmap(energy.project)(x, *view[1:]).to(landmarks)
     codes = energy.codes(x).replace(head=head.id).to(landmarks)
