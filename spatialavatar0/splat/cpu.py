@@ -4,17 +4,21 @@
 
 # %% auto #0
 __all__ = ['MOST_PAIRS', 'arrange', 'draw', 'differentiate', 'add_up', 'Workspace', 'Lease', 'lens_of', 'Plan', 'thin_out',
-           'forward', 'tail_of', 'room', 'backward', 'check_finite', 'Splat', 'render_cpu']
+           'forward', 'tail_of', 'room', 'backward', 'check_finite', 'flat', 'features_of', 'Splat', 'ready',
+           'render_cpu', 'Rendered', 'render_cpu_full']
 
-# %% ../../nbs/splat/04_cpu.ipynb #4da50ce3
+# %% ../../nbs/splat/04_cpu.ipynb #d2fee64b
+import math
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..camera import Camera
+from ..core import check_shape
 from .blend import (CHUNK, EXTRA, LISTS, PLANE, Features, Picture, Tally, Tape, Tiles,
                                         backward_tiles, block_table, draw_tiles)
 from .gaussians import WorldGaussians
@@ -75,7 +79,7 @@ def add_up(pairs, values, out):
     "Sums over the pairs of each Gaussian, in one fixed order"
     for p in range(len(values)): out[pairs[p]] += values[p]
 
-# %% ../../nbs/splat/04_cpu.ipynb #827ef022
+# %% ../../nbs/splat/04_cpu.ipynb #78bf99c1
 class Workspace:
     "Arrays that grow when they must and are used again"
     def __init__(self): self.arrays, self.table = {}, block_table()
@@ -83,7 +87,7 @@ class Workspace:
     def __call__(self, name, shape, dtype=np.float32):
         "An array of this shape, aligned to cache lines, that holds whatever it held, at first zeros"
         shape = shape if isinstance(shape, tuple) else (shape,)
-        size, old = int(np.prod(shape)), self.arrays.get(name)
+        size, old = math.prod(shape), self.arrays.get(name)
         if old is None or len(old) < size:
             bytes_ = int(size*1.25 + 64)*np.dtype(dtype).itemsize
             raw = np.zeros(bytes_ + 64, np.uint8)
@@ -95,7 +99,8 @@ class Lease:
     "A workspace for as long as this object lives"
     free = []
     def __init__(self): self.workspace = self.free.pop() if self.free else Workspace()
-    def __del__(self): self.free.append(self.workspace)
+    def __del__(self):
+        if len(self.free) < 2: self.free.append(self.workspace)
 
 # %% ../../nbs/splat/04_cpu.ipynb #17bace90
 def lens_of(camera):
@@ -132,7 +137,7 @@ def thin_out(boxes, total):
     warnings.warn(f'{len(out)} Gaussians that cover {area[out].min()} tiles or more are left out: there are {total} pairs '
                   f'of tile and Gaussian, {MOST_PAIRS} are allowed; has a scale exploded?')
 
-# %% ../../nbs/splat/04_cpu.ipynb #e09057a2
+# %% ../../nbs/splat/04_cpu.ipynb #6ca6bcb3
 def forward(ws, world, features, lens, width, height, background, image, alpha, keep, beta=None):
     "All stages; the plan for the backward pass, and the sums for each Gaussian if `beta` asks for them"
     n, channels, threads = len(world[4]), image.shape[0], get_threads()
@@ -146,7 +151,7 @@ def forward(ws, world, features, lens, width, height, background, image, alpha, 
             ids, ws('digits', (threads, DIGITS), np.int64), ws('bounds', (threads, 2), np.uint32), columns, counts,
             starts, chunks)
     m, side, total = run(arrange, threads, True, *args)
-    if not np.isfinite(bad).all(): check_finite(world)
+    if not (np.isfinite(bad).all() and math.isfinite(features.sum())): check_finite(world)
     if total > MOST_PAIRS:
         thin_out(boxes[:n], total)
         m, side, total = run(arrange, threads, False, *args)
@@ -192,53 +197,99 @@ def check_finite(world):
     for name, x in zip(WorldGaussians._fields, world):
         if n := int((~np.isfinite(x)).sum()): raise ValueError(f'{name}: got {n} numbers that are NaN or infinite, want none')
 
-# %% ../../nbs/splat/04_cpu.ipynb #740653c8
+# %% ../../nbs/splat/04_cpu.ipynb #24356b53
+def flat(*tensors): return tuple(a.detach().numpy().reshape(-1) for a in tensors)
+
+def features_of(colour):
+    "The channels after the third, in rows of a multiple of eight floats"
+    n, channels = colour.shape
+    features = np.zeros((n, -(-max(channels - 3, 0)//8)*8), np.float32)
+    if channels > 3: features[:, :channels - 3] = colour.detach()[:, 3:].numpy()
+    return features.reshape(-1)
+
 class Splat(torch.autograd.Function):
     "The kernels, as torch sees them"
     @staticmethod
-    def forward(ctx, camera, background, beta, *world):
-        lease, lens, channels = Lease(), lens_of(camera), world[3].shape[1]
-        image, alpha = torch.empty(channels, camera.height, camera.width), torch.empty(camera.height, camera.width)
-        arrays = tuple(a.numpy().reshape(-1) for a in world)
-        X = -(-max(channels - 3, 0)//8)*8
-        features = np.zeros((len(world[4]), X), np.float32)
-        if X: features[:, :channels - 3] = world[3][:, 3:].numpy()
-        back = background.numpy().reshape(-1)
-        plan, sums, omegas = forward(lease.workspace, arrays, features.reshape(-1), lens, camera.width, camera.height, back, image.numpy(),
-                            alpha.numpy(), any(ctx.needs_input_grad), beta)
+    def forward(ctx, camera, beta, background, *world):
+        lease, lens, back = Lease(), lens_of(camera), background if background is not None else torch.zeros(0)
+        image = torch.empty(world[3].shape[1], camera.height, camera.width)
+        alpha = torch.empty(camera.height, camera.width)
+        plan, *sums = forward(lease.workspace, flat(*world), features_of(world[3]), lens, camera.width, camera.height,
+                              *flat(back), image.numpy(), alpha.numpy(), any(ctx.needs_input_grad), beta)
         ctx.lease, ctx.plan = lease, plan
-        ctx.save_for_backward(alpha, background, *world)
+        ctx.save_for_backward(alpha, back, *world)
         if beta is None: return image, alpha
-        outs = []
-        for x in (sums, omegas):
-            out = np.zeros(len(world[4]), np.float32)
-            add_up(plan.pairs, x, out)
-            outs.append(torch.from_numpy(out))
+        outs = [np.zeros(len(world[4]), np.float32) for _ in sums]
+        for x, out in zip(sums, outs): add_up(plan.pairs, x, out)
+        outs = [torch.from_numpy(out) for out in outs]
         ctx.mark_non_differentiable(*outs)
         return image, alpha, *outs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, d_image, d_alpha, *_):
         alpha, background, *world = ctx.saved_tensors
-        arrays = tuple(a.numpy().reshape(-1) for a in world)
-        d_image = d_image.contiguous()
-        grads = backward(ctx.lease.workspace, arrays, ctx.plan, background.numpy().reshape(-1), d_image.numpy(), d_alpha.contiguous().numpy())
-        d_background = None
-        if ctx.needs_input_grad[1]:
+        d_image, d_background = d_image.contiguous(), None
+        grads = backward(ctx.lease.workspace, flat(*world), ctx.plan, *flat(background), d_image.numpy(),
+                         d_alpha.contiguous().numpy())
+        if ctx.needs_input_grad[2]:
             d_background = d_image*(1 - alpha)
             if background.ndim == 1: d_background = d_background.sum((1, 2))
-        return None, d_background, None, *(torch.from_numpy(g).view(a.shape) for g, a in zip(grads, world))
+        return None, None, d_background, *(torch.from_numpy(g).view(a.shape) for g, a in zip(grads, world))
 
-# %% ../../nbs/splat/04_cpu.ipynb #cf56dcfb
+# %% ../../nbs/splat/04_cpu.ipynb #7d9615fe
+def ready(world, camera, background):
+    "The same in float32, one number after the other, colours plane by plane; raises `ValueError`"
+    check_shape('xyz', world.xyz, 'N 3'); n, c = len(world.xyz), world.colour.shape[-1]
+    for name, want in dict(quaternion='4', scale='3', colour='C', opacity='').items():
+        check_shape(name, getattr(world, name), f'{n} {want}'.strip())
+    for name, x in world._asdict().items():
+        if x.device.type != 'cpu': raise ValueError(f'{name}: got it on {x.device}, want it on cpu')
+    if min(camera.width, camera.height) < 1:
+        raise ValueError(f'camera: got {camera.width} x {camera.height} pixels, want 1 x 1 or more')
+    if background is not None:
+        want = f'{c}' if background.ndim == 1 else f'{camera.height} {camera.width} {c}'
+        check_shape('background', background, want)
+        background = (background if background.ndim == 1 else background.permute(2, 0, 1)).float().contiguous()
+        if not background.sum().isfinite(): raise ValueError('background: got NaN or infinite numbers, want none')
+    return [a.float().contiguous() for a in world], background
+
+# %% ../../nbs/splat/04_cpu.ipynb #dfae8a9a
 def render_cpu(
-    world: WorldGaussians,          # N Gaussians with C channels
-    camera: Camera,                 # of W x H pixels
-    background: Tensor|None = None, # (C,) or (H,W,C); black where not given
-) -> tuple[Tensor, Tensor]:         # image (H,W,C), alpha (H,W)
-    "Gaussian splatting on the processor, in single precision"
-    world = [a.float().contiguous() for a in world]
-    if background is None: background = torch.zeros(0)
-    elif background.ndim == 1: background = background.float()
-    else: background = background.float().permute(2, 0, 1).contiguous()
-    image, alpha = Splat.apply(camera, background, None, *world)
+    world: WorldGaussians,           # N Gaussians with C channels
+    camera: Camera,                  # of W x H pixels
+    background: Tensor|None = None,  # (C,) or (H,W,C); black where not given
+) -> tuple[Tensor, Tensor]:          # image (H,W,C), alpha (H,W)
+    "Gaussian splatting on the processor, in float32; raises `ValueError` for wrong shapes and numbers not finite"
+    world, background = ready(world, camera, background)
+    image, alpha = Splat.apply(camera, None, background, *world)
     return image.permute(1, 2, 0), alpha
+
+# %% ../../nbs/splat/04_cpu.ipynb #ab4d3023
+class Rendered(NamedTuple):
+    "A picture, and what else was asked for"
+    image: Tensor                   # (H,W,C)
+    alpha: Tensor                   # (H,W)
+    depth: Tensor|None = None       # (H,W) sum of depth alpha T, metres; over alpha it is the mean depth
+    visibility: Tensor|None = None  # (N,) sum over the pixels of alpha T; has no gradient
+    wabe: Tensor|None = None        # (N,) sum over the pixels of alpha exp(-beta (1 - T)); has no gradient
+
+def render_cpu_full(
+    world: WorldGaussians,           # N Gaussians with C channels
+    camera: Camera,                  # of W x H pixels
+    background: Tensor|None = None,  # (C,) or (H,W,C); black where not given
+    extras: tuple = ('depth', 'visibility', 'wabe'),  # what is wanted besides; what is not costs nothing
+    beta: float = 6.,                # of WABE: how soon what is hidden stops to count
+) -> Rendered:
+    "As `render_cpu`, with depth and each Gaussian's share in the picture"
+    if unknown := set(extras) - set(Rendered._fields[2:]):
+        raise ValueError(f"extras: got {sorted(unknown)}, want 'depth', 'visibility', 'wabe'")
+    world, background = ready(world, camera, background)
+    if 'depth' in extras:
+        z = world[0] @ camera.R[2].to(world[0]) + camera.t[2].to(world[0])
+        world[3] = torch.cat([world[3], z[:, None]], 1)
+        if background is not None: background = torch.cat([background, torch.zeros_like(background[:1])])
+    image, alpha, *sums = Splat.apply(camera, beta if {'visibility', 'wabe'} & set(extras) else None, background, *world)
+    image, found = image.permute(1, 2, 0), dict(zip(('visibility', 'wabe'), sums))
+    if 'depth' in extras: image, found['depth'] = image[..., :-1], image[..., -1]
+    return Rendered(image, alpha, **{k: x for k, x in found.items() if k in extras})

@@ -8,10 +8,10 @@ __all__ = ['LANES', 'F32', 'I32', 'I64', 'BIT', 'FLOATS', 'INTS', 'BITS', 'lanes
            'EXP2_EIGHTH', 'LOG2', 'OPTIONS', 'Lanes', 'Mask', 'spread', 'floats', 'ints', 'as_lanes', 'call',
            'is_number', 'overload', 'arithmetic', 'comparison', 'overload_mask', 'function', 'llvm', 'where',
            'minus_absolute', 'bits', 'lowest_bit', 'count_bits', 'pointer', 'element', 'load', 'store', 'address',
-           'every', 'at', 'load_block', 'store_block', 'load_rows', 'load_lines', 'prefetch', 'align_stack', 'shorts',
-           'store_shorts', 'has_bit', 'store_boxes', 'first', 'compressed', 'push_lanes', 'push_chosen', 'fit_exp2',
-           'polynomial', 'exp2_of', 'exp2s', 'fit_log2', 'log2', 'butterfly', 'sums', 'transposed', 'picked', 'columns',
-           'reachable', 'fingerprint', 'inner', 'kernel']
+           'every', 'at', 'load_block', 'store_block', 'load_rows', 'lines_at', 'load_lines', 'prefetch_lines',
+           'align_stack', 'shorts', 'store_shorts', 'has_bit', 'store_boxes', 'first', 'compressed', 'push_lanes',
+           'push_chosen', 'fit_exp2', 'polynomial', 'exp2_of', 'exp2s', 'fit_log2', 'log2', 'butterfly', 'sums',
+           'transposed', 'picked', 'columns', 'reachable', 'fingerprint', 'inner', 'kernel']
 
 # %% ../../nbs/splat/04a_simd.ipynb #bb637f3e
 import hashlib, operator
@@ -233,7 +233,7 @@ def store_block(typing, array, i, stride, x):
         return context.get_dummy_value()
     return types.void(array, types.int64, types.int64, x), code
 
-# %% ../../nbs/splat/04a_simd.ipynb #209c0644
+# %% ../../nbs/splat/04a_simd.ipynb #1fa4b5cb
 @intrinsic
 def load_rows(typing, array, i):
     "Sixteen rows of sixteen floats, one after the other, the first at element i"
@@ -243,33 +243,37 @@ def load_rows(typing, array, i):
             builder.load(builder.gep(p, [I32(k)]), align=4) for k in range(LANES)])
     return types.UniTuple(lanes, LANES)(array, i), code
 
+def lines_at(context, builder, sig, args):
+    "Addresses of the sixteen lines whose numbers are indices[j], indices[j+1], ..., up to `last`"
+    (array, indices, j, last), ps = args, []
+    ids = context.make_array(sig.args[1])(context, builder, indices).data
+    for k in range(LANES):
+        i = builder.add(j, I64(k))
+        i = builder.select(builder.icmp_signed('<', i, last), i, last)
+        i = builder.shl(builder.zext(builder.load(builder.gep(ids, [i], inbounds=True)), I64), I64(4))
+        ps.append(builder.bitcast(pointer(context, builder, sig.args[0], array, i), FLOATS.as_pointer()))
+    return ps
+
 @intrinsic
 def load_lines(typing, array, indices, j, last):
     "Sixteen lines of sixteen floats: those whose numbers are indices[j], indices[j+1], ..., up to `last`"
     def code(context, builder, sig, args):
-        ids, end = context.make_array(sig.args[1])(context, builder, args[1]).data, args[3]
-        vs = []
-        for k in range(LANES):
-            i = builder.add(args[2], I64(k))
-            i = builder.select(builder.icmp_signed('<', i, end), i, end)
-            i = builder.shl(builder.zext(builder.load(builder.gep(ids, [i], inbounds=True)), I64), I64(4))
-            p = builder.bitcast(pointer(context, builder, sig.args[0], args[0], i), FLOATS.as_pointer())
-            vs.append(builder.load(p, align=64))
+        vs = [builder.load(p, align=64) for p in lines_at(context, builder, sig, args)]
         return context.make_tuple(builder, sig.return_type, vs)
     return types.UniTuple(lanes, LANES)(array, indices, types.int64, types.int64), code
 
-# %% ../../nbs/splat/04a_simd.ipynb #921c98a1
+# %% ../../nbs/splat/04a_simd.ipynb #5d915036
 @intrinsic
-def prefetch(typing, array, i):
-    "Ask for the cache line of element i"
+def prefetch_lines(typing, array, indices, j, last):
+    "Ask memory for the lines that `load_lines` will want, so that they are there in time"
     def code(context, builder, sig, args):
         byte = ir.IntType(8).as_pointer()
-        p = builder.bitcast(element(context, builder, sig, args), byte)
         f = builder.module.globals.get('llvm.prefetch.p0') or ir.Function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32]), 'llvm.prefetch.p0')
-        builder.call(f, [p, I32(0), I32(3), I32(1)])
+        for p in lines_at(context, builder, sig, args):
+            builder.call(f, [builder.bitcast(p, byte), I32(0), I32(3), I32(1)])
         return context.get_dummy_value()
-    return types.void(array, i), code
+    return types.void(array, indices, types.int64, types.int64), code
 
 @intrinsic
 def align_stack(typing):

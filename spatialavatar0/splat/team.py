@@ -52,21 +52,21 @@ def take(typing, counter):
                                   'acq_rel')
     return types.int64(counter), code
 
-# %% ../../nbs/splat/04b_team.ipynb #9ddbe56d
+# %% ../../nbs/splat/04b_team.ipynb #05071308
+def _work(t, inbox, results):
+    "What a thread does: run what comes in, until nothing does"
+    while (job := inbox.get()) is not None:
+        f, args = job
+        try: results.put(f(t, *args))
+        except BaseException as e: results.put(e)
+
 class Team:
     "Threads that run one compiled function together, as f(t, threads, meeting, ...)"
     def __init__(self, threads):
         self.pid, self.meeting, self.results = os.getpid(), np.zeros(16, np.int64), SimpleQueue()
         self.inboxes = [SimpleQueue() for _ in range(threads - 1)]
         for t, inbox in enumerate(self.inboxes, 1):
-            threading.Thread(target=self.work, args=(t, inbox), daemon=True).start()
-
-    def work(self, t, inbox):
-        "Run what comes in, for ever"
-        while (job := inbox.get()) is not None:
-            f, args = job
-            try: self.results.put(f(t, *args))
-            except BaseException as e: self.results.put(e)
+            threading.Thread(target=_work, args=(t, inbox, self.results), daemon=True).start()
 
     def __call__(self, f, *args):
         "Run f on every thread; what the first returned"
