@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['head_square', 'Portrait', 'cut_portrait', 'film_fov', 'portrait_camera', 'centre', 'list_inputs', 'load', 'track']
 
-# %% ../../nbs/track/05_track.ipynb #fbfaaaa8
+# %% ../../nbs/track/05_track.ipynb #ebb0a8d7
 import logging, math
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from ..core import UserError, check_shape, progress
 from ..head.model import HeadCodes, HeadModel, open_head
 from .fit import Prior, fit
 from .landmarks import FACE_OVAL, detect, largest_face
-from .matte import matte
+from .matte import foreground, matte
 
 # %% ../../nbs/track/05_track.ipynb #6f185c58
 def head_square(
@@ -39,16 +39,16 @@ def head_square(
     x, y = upright.to_image((lo + hi)/2 + lo.new_tensor([0, .02])*extent/part).tolist()
     return Square(x, y, extent/part, angle)
 
-# %% ../../nbs/track/05_track.ipynb #d016391d
+# %% ../../nbs/track/05_track.ipynb #7bf96e66
 class Portrait(NamedTuple):
     "One photograph, cut to its subject"
-    image: Tensor      # (size,size,3)
+    image: Tensor      # (size,size,3) where the matte is soft, the subject's own colour
     alpha: Tensor      # (size,size) 0 outside the photograph
     landmarks: Tensor  # (478,2) pixels of the cut
     square: Square     # the cut, in the photograph
     n_faces: int
 
-# %% ../../nbs/track/05_track.ipynb #62af6e25
+# %% ../../nbs/track/05_track.ipynb #e035447b
 def cut_portrait(
     image: Tensor,             # (H,W,3)
     alpha: Tensor|None = None, # (H,W) where it is known
@@ -66,7 +66,8 @@ def cut_portrait(
         if not ((mask*inside)[:max(1, size//64)] > .5).any(): break
     again = largest_face(cut)
     near = again is not None and (again.landmarks - here).norm(dim=-1).mean() < .04*size
-    return Portrait(cut, mask*inside, again.landmarks if near else here, square, face.n_faces)
+    mask = mask*inside
+    return Portrait(foreground(cut, mask), mask, again.landmarks if near else here, square, face.n_faces)
 
 # %% ../../nbs/track/05_track.ipynb #f76e21b2
 def film_fov(
