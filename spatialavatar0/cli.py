@@ -321,7 +321,7 @@ _HEAD = _arg('--head', metavar='FILE', help='another head model than the open on
 _SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
-# %% ../nbs/90_cli.ipynb #ea81f6c0
+# %% ../nbs/90_cli.ipynb #444e1dca
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
@@ -329,7 +329,7 @@ def _making():
            _arg('--portrait', metavar='IMG', help='a picture of a face; an astronaut of NASA if not given'),
            _times(300))
     yield (track, 'spatialavatar0 track me.jpg also_me.jpg -o me_clip',
-           _arg('inputs', nargs='+', metavar='INPUT', help='one to four pictures of one person, or a folder of them'),
+           _arg('inputs', nargs='+', metavar='INPUT', help='one to four pictures of a person, or a folder'),
            _out('CLIP'), _SIZE, _HEAD)
     yield (create, 'spatialavatar0 create me_clip -o me.safetensors',
            _arg('sources', nargs='+', metavar='CLIP_or_IMAGE', help='a clip, or one to four pictures'),
