@@ -53,11 +53,11 @@ def weak_perspective(
     R, depth = torch.stack([r0, r1, cross(r0, r1)]), 2/S.sum()
     return R, torch.cat([y.mean(0)*depth, depth[None]]) - R @ points.mean(0)
 
-# %% ../../nbs/track/04_fit.ipynb #24b65408
+# %% ../../nbs/track/04_fit.ipynb #5d6f0f75
 @dataclass(frozen=True)
 class Prior:
     "What to expect before looking: standard deviations"
-    noise: float = .1      # of a landmark, in units of the face's size in the picture
+    noise: float = .08     # of a landmark, in units of the face's size in the picture
     size: float = .02      # of the head, relative
     expression: float = .4
     jaw: float = .1        # turn beyond that of the actions, radians
@@ -110,7 +110,7 @@ def project(self: Energy, x: Tensor, K: Tensor, world_to_camera: Tensor) -> Tens
     X = self.head.landmarks(self.head.vertices(self.codes(x)))
     return Camera(K, world_to_camera, 0, 0).project(X)[0]
 
-# %% ../../nbs/track/04_fit.ipynb #e4d58c80
+# %% ../../nbs/track/04_fit.ipynb #9abfe99a
 @patch
 def __call__(self: Energy,
              x: Tensor,                # (D,) one photograph
@@ -119,7 +119,6 @@ def __call__(self: Energy,
              world_to_camera: Tensor,  # (4,4)
              sigma: Tensor,            # () noise, pixels
              weights: Tensor,          # (478,)
-             share: float,             # of the terms for the shape, 1/sqrt of the number of photographs
              outlier: float,
              ) -> Tensor:              # (R,)
     "All residuals of one photograph"
@@ -128,24 +127,24 @@ def __call__(self: Energy,
     turns = psi @ self.head.action_pose
     hinge = x.new_tensor([1, .1, .1])
     r = soften((self.project(x, K, world_to_camera) - xy)/sigma, outlier)*weights[:, None]
-    parts = [r.flatten(), share*c.shape, share*(c.shape @ self.growth)[None]/p.size, psi/p.expression,
+    parts = [r.flatten(), c.shape, (c.shape @ self.growth)[None]/p.size, psi/p.expression,
              (jaw - turns[:3])/(p.jaw*hinge), 20*jaw[:1].clamp(max=0),
              (eyes - turns[3:])/(p.gaze*hinge[[0, 0, 1]].repeat(2)), (eyes[:3] - eyes[3:])/p.squint]
     if self.named: parts += [50*psi.clamp(max=0), 10*(psi - 1).clamp(min=0)]
     return torch.cat(parts)
 
-# %% ../../nbs/track/04_fit.ipynb #f3502d40
+# %% ../../nbs/track/04_fit.ipynb #12b2975e
 @patch
 def seen(self: Energy,
          x: Tensor,                # (D,) one photograph
          world_to_camera: Tensor,  # (4,4)
-) -> Tensor:                       # (478,) cosines, at least 0.02
+) -> Tensor:                       # (478,) from 0.02 to 1
     "How much the skin at each landmark faces the camera"
     v = self.head.vertices(self.codes(x)) @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     a, b, c = v[self.head.faces].unbind(1)
     normal = cross(b - a, c - a)
     cosine = -(normal*a).sum(-1)/(normal.norm(dim=-1)*a.norm(dim=-1)).clamp(min=1e-12)
-    return cosine.clamp(.02, 1)
+    return torch.where(WEIGHTS > 1, 1, (2*cosine).clamp(.02, 1))
 
 # %% ../../nbs/track/04_fit.ipynb #1d2bc666
 def least_squares(
@@ -211,7 +210,7 @@ def _start(energy, xy, cameras):
         rows.append(torch.cat([zeros[0], turn, t + R @ J - J, *zeros[3:]]))
     return torch.stack(rows)
 
-# %% ../../nbs/track/04_fit.ipynb #0bd52e93
+# %% ../../nbs/track/04_fit.ipynb #a8b88bf4
 def fit(
     head: HeadModel,        # with 478 landmarks
     landmarks: Tensor,      # (K,478,2) of K photographs of one person, pixels
@@ -224,12 +223,11 @@ def fit(
     cameras = [c.to(torch.float64) for c in cameras]
     sigma = prior.noise*(xy - xy.mean(1, keepdim=True)).square().sum(-1).mean(-1).sqrt()
     view = xy, torch.stack([c.K for c in cameras]), torch.stack([c.world_to_camera for c in cameras])
-    share = torch.full_like(sigma, len(xy)**-.5)
     x, S = _start(energy, xy, cameras), head.n_shape
     i = torch.arange(x.shape[1])
     weights = vmap(energy.seen)(x, view[2])*WEIGHTS
     for free, outlier in ((i[S:S+6], 10*prior.outlier), (i, 3*prior.outlier), (i, prior.outlier)):
-        data = *view, sigma, weights, share, torch.full_like(sigma, outlier)
+        data = *view, sigma, weights, torch.full_like(sigma, outlier)
         x = least_squares(energy, x, data, free, shared=S)
     found = vmap(energy.project)(x, *view[1:]).to(landmarks)
     codes = energy.codes(x).replace(head=head.id).to(landmarks)
