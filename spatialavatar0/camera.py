@@ -51,13 +51,13 @@ def view_direction(self: Camera) -> Tensor:
     "(3,) unit world vector along the optical axis, the third row of R"
     return self.R[2]
 
-# %% ../nbs/01_camera.ipynb #fcd4db5e
+# %% ../nbs/01_camera.ipynb #51df1803
 @patch
 def project(
     self: Camera,
     points: Tensor,          # (...,3) world
 ) -> tuple[Tensor, Tensor]:  # pixels (...,2) and depths (...)
-    "Where points land on the picture; behind the camera, where the depth is not positive, it means nothing"
+    "Where points land on the picture; where the depth is not positive it means nothing"
     p = points @ self.R.T + self.t
     xy = (p @ self.K.T)[..., :2]/p[..., 2:]
     return xy, p[..., 2]
@@ -191,12 +191,12 @@ def to_colmap(self: Camera) -> tuple[Tensor, Tensor, Tensor]:
     q = Quaternion.from_matrix(self.R[None].contiguous()).data[0]
     return q, self.t, torch.stack([self.K[0, 0], self.K[1, 1], self.K[0, 2], self.K[1, 2]])
 
-# %% ../nbs/01_camera.ipynb #104d5919
+# %% ../nbs/01_camera.ipynb #bb6a212e
 def orbit(
     target: Tensor,                # (3,) what all of them look at
     radius: float,                 # distance from it, metres
     n: int,                        # how many
-    yaw: tuple[float, float] = (-180., 180.),  # first and last, degrees; positive to +x; a full turn does not repeat its start
+    yaw: tuple[float, float] = (-180., 180.),  # first and last, degrees, to +x; a full turn ends before its start
     pitch: float = 0.,             # degrees above the horizon
     fov: float = 20.,              # vertical angle of view, degrees
     width: int = 512, height: int = 512,  # pixels

@@ -54,8 +54,9 @@ def on_part(
     corners = layout.head.faces[layout.triangle]
     return torch.isin(corners, layout.head.parts[part]).all(-1)
 
-# %% ../../nbs/generate/04_create.ipynb #6e040af6
-USUAL = {'mouth_interior': (.28, .12, .11), 'left_socket': (.45, .25, .22), 'right_socket': (.45, .25, .22),
+# %% ../../nbs/generate/04_create.ipynb #89ad827f
+USUAL = {'mouth_interior': (.28, .12, .11),
+         'left_socket': (.45, .25, .22), 'right_socket': (.45, .25, .22),
          'tongue': (.58, .29, .28), 'upper_teeth': (.80, .76, .69), 'lower_teeth': (.72, .68, .61),
          'upper_gum': (.55, .29, .28), 'lower_gum': (.50, .26, .25),  # after the teeth, of which they are a part
          'left_eye': (.80, .77, .75), 'right_eye': (.80, .77, .75)}  # sRGB
@@ -70,13 +71,13 @@ def usual_colours(
         colour[own], known[own] = torch.tensor(USUAL[part]), True
     return colour, known
 
-# %% ../../nbs/generate/04_create.ipynb #1542117b
+# %% ../../nbs/generate/04_create.ipynb #c0d60f36
 APART = 'scalp', 'mouth_interior', 'left_socket', 'right_socket'
 
 def groups(
     layout: UVLayout,
 ) -> Tensor:  # (N,) 0, 1, ...
-    "Pixels whose colours may flow into one another: the charts, with the inside of mouth and sockets apart"
+    "Pixels whose colours may flow into one another: the charts, and some parts apart"
     group = charts(layout)
     for part in (p for p in APART if p in layout.head.parts):
         group[on_part(layout, part)] = group.max() + 1
@@ -123,14 +124,14 @@ def strands(
         grain[part] = (values[near] - smooth[near])/2  # at half strength: it is a guess
     return grain
 
-# %% ../../nbs/generate/04_create.ipynb #3944f2a2
+# %% ../../nbs/generate/04_create.ipynb #b1885397
 def create(
     clip: Sequence,               # `Frame`s: a `Clip`, or a list; those of the first k are the sources
     k: int|None = None,           # how many, 1 to 4; as many as there are where not given
     head: HeadModel|None = None,  # the head that the codes are of; the open head where not given
     size: int = 256,              # of the UV grid
 ) -> Avatar:
-    "A first avatar from tracked portraits: shell, warp, pool, fill; raises `UserError` for an empty clip"
+    "A first avatar from tracked portraits; raises `UserError` for an empty clip"
     if not len(clip): raise UserError('the clip holds no frame')
     frames = [clip[i] for i in range(min(len(clip), k or 4))]
     head = open_head() if head is None else head

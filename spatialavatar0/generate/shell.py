@@ -6,19 +6,20 @@
 __all__ = ['ANGLES', 'SNUG', 'EARS', 'INSIDE', 'outline', 'smoothstep', 'believed', 'hair_push', 'extent', 'clothes_push',
            'shell']
 
-# %% ../../nbs/generate/03_shell.ipynb #7751e1be
+# %% ../../nbs/generate/03_shell.ipynb #1deb7765
 import math
 
 import torch
 from kornia.geometry import axis_angle_to_rotation_matrix
 from torch import Tensor
+from torch.nn.functional import conv1d, normalize
 
 from ..camera import Camera
 from .warp import sample
 from ..head.mesh import rasterize
 from ..head.model import HeadCodes, HeadModel
 
-# %% ../../nbs/generate/03_shell.ipynb #ab5cb667
+# %% ../../nbs/generate/03_shell.ipynb #a7ff934c
 ANGLES = 180  # directions in which the outline is measured
 SNUG = .985   # of the way to the matte's edge: Gaussians reach a little beyond their centres
 
@@ -27,7 +28,7 @@ def outline(
     centre: Tensor,  # (2,) pixels, inside
     start: Tensor|float = 0,  # (A,) how far out to begin, pixels
 ) -> Tensor:         # (A,) pixels
-    "How far one can walk from `centre` before the mask ends, in each of `ANGLES` directions, clockwise from up"
+    "How far one can walk from `centre` before the mask ends, in `ANGLES` directions, clockwise from up"
     theta = torch.arange(ANGLES)*(2*math.pi/ANGLES)
     r = torch.arange(0, math.hypot(*mask.shape), .5)
     ray = torch.stack([theta.sin(), -theta.cos()], -1)[:, None]*r[:, None]
@@ -84,7 +85,7 @@ def hair_push(
 
 EARS = {'left_ear', 'right_ear'}
 
-# %% ../../nbs/generate/03_shell.ipynb #52c965b4
+# %% ../../nbs/generate/03_shell.ipynb #24c2e369
 def _from_up():
     "The unsigned angle of each direction from straight up"
     theta = torch.arange(ANGLES)*(2*math.pi/ANGLES)
@@ -93,14 +94,15 @@ def _from_up():
 def _smooth(s, width=3):
     "Circular Gaussian smoothing"
     k = torch.exp(-.5*(torch.arange(-3*width, 3*width + 1)/width)**2)
-    return torch.nn.functional.conv1d(torch.cat([s[-3*width:], s, s[:3*width]])[None, None], (k/k.sum())[None, None])[0, 0]
+    return conv1d(torch.cat([s[-3*width:], s, s[:3*width]])[None, None], (k/k.sum())[None, None])[0, 0]
 
 def _ratio(vertices, head, camera, matte, centre):
     "r_A/r_M - 1 in each direction, 0 where the matte ends with the mesh, ears and all; and r_A"
     xy, z = camera.project(vertices)
     c, _ = camera.project(centre)
     ears = torch.cat([head.parts[k] for k in EARS & head.parts.keys()] or [head.faces.new_zeros(0)])
-    reach = lambda faces: outline((rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0).to(matte), c)
+    def reach(faces):
+        return outline((rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0).to(matte), c)
     r_M, r_skull = reach(head.faces), reach(head.faces[~torch.isin(head.faces, ears).any(-1)])
     r_A = SNUG*outline(matte, c, r_M - 4)
     return smoothstep(r_A/r_M, 1.01, 1.06)*(r_A/r_skull - 1), r_A
@@ -115,7 +117,7 @@ def _flat(d, grow, ear):
     "An ear under hair lies flat on the skull"
     near = d[ear].norm(dim=-1).min()
     d, grow, covered = d.clone(), grow.clone(), smoothstep(grow[ear], .05, .15)[:, None]
-    d[ear] = d[ear] + covered*(torch.nn.functional.normalize(d[ear], dim=-1)*near - d[ear])
+    d[ear] = d[ear] + covered*(normalize(d[ear], dim=-1)*near - d[ear])
     return d, grow
 
 # %% ../../nbs/generate/03_shell.ipynb #bab51214
@@ -129,7 +131,7 @@ def extent(
     gaps = torch.where(~mask & (rows < last), rows, -1).amax(0)
     return gaps + 1., last + 1., last >= 0
 
-# %% ../../nbs/generate/03_shell.ipynb #2e0e3775
+# %% ../../nbs/generate/03_shell.ipynb #38593c5d
 def clothes_push(
     vertices: Tensor,   # (V,3) posed, world
     rest: Tensor,       # (V,3) at rest, y up
@@ -143,15 +145,17 @@ def clothes_push(
     bust = smoothstep(rest[:, 1], chin, chin - .04)
     xy, z = camera.project(vertices)
     limit = most*camera.K[0, 0]/z
-    own, rest_of = (head.faces[m] for m in ((bust[head.faces] > 0).all(-1), (bust[head.faces] <= 0).all(-1)))
+    own = head.faces[(bust[head.faces] > 0).all(-1)]
+    rest_of = head.faces[(bust[head.faces] <= 0).all(-1)]
     covers = lambda faces: rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0
     person, moved = (matte > .5) & ~covers(rest_of), xy
     for axis in (0, 1):
         push = _stretch(moved, z, own, person, axis)
-        moved = moved + torch.nn.functional.one_hot(torch.tensor(axis), 2)*(bust*push.clamp(-limit, limit))[:, None]
+        moved = moved.clone()
+        moved[:, axis] += bust*push.clamp(-limit, limit)
     return camera.unproject(moved, z) - vertices
 
-# %% ../../nbs/generate/03_shell.ipynb #600bb080
+# %% ../../nbs/generate/03_shell.ipynb #43ff4622
 def _stretch(xy, z, faces, person, axis):
     "Pixels by which each vertex moves along `axis` so that the bust covers what the person covers"
     mesh = rasterize(xy, z, faces, *person.shape)[0] >= 0
@@ -170,7 +174,7 @@ def _bridge(x, known, width=6):
     near = known.nonzero()[:, 0]
     x = x[near[(torch.arange(len(x))[:, None] - near).abs().argmin(-1)]]
     pad = torch.cat([x[:1].expand(3*width), x, x[-1:].expand(3*width)])
-    return torch.nn.functional.conv1d(pad[None, None], (k/k.sum())[None, None])[0, 0]
+    return conv1d(pad[None, None], (k/k.sum())[None, None])[0, 0]
 
 # %% ../../nbs/generate/03_shell.ipynb #adfc5bc8
 def shell(

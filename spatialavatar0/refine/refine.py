@@ -45,13 +45,14 @@ class Settings:
     final: float = .01      # what the cosine leaves of every rate at the end
     seed: int = 0
 
-# %% ../../nbs/refine/03_refine.ipynb #443c9bb0
+# %% ../../nbs/refine/03_refine.ipynb #4dfdd05f
 def short(
     iterations: int,  # how many
     **changes,        # of other settings
 ) -> Settings:
     "Settings for a run of another length, asleep for the same share of it"
-    return Settings(iterations=iterations, sleep=iterations*Settings.sleep//Settings.iterations, **changes)
+    sleep = iterations*Settings.sleep//Settings.iterations
+    return Settings(iterations=iterations, sleep=sleep, **changes)
 
 # %% ../../nbs/refine/03_refine.ipynb #e5528d28
 def cosine(
@@ -120,14 +121,14 @@ def share(
     "How much of its step a Gaussian takes that is so many pixels large"
     return ((pixels - .5)/2.5).clamp(0, 1)
 
-# %% ../../nbs/refine/03_refine.ipynb #1ec70f36
+# %% ../../nbs/refine/03_refine.ipynb #90ab0a50
 def refine(
     avatar: Avatar,                # the first guess; it is not changed
     clip: Sequence,                # `Frame`s: a `Clip`, or a list
     settings: Settings = Settings(),
     on_step: Callable|None = None, # called as on_step(i, loss, gaussians) after each step
 ) -> Avatar:
-    "Fit the Gaussians to the frames of a clip (section 4); the layout stays; raises `UserError` at a NaN"
+    "Fit the Gaussians to a clip (section 4), on a frozen layout; raises `UserError` at a NaN"
     if not len(clip): raise UserError('the clip holds no frame')
     draw, n = seed_all(settings.seed), settings.iterations
     g = avatar.gaussians.clone().requires_grad_()
@@ -144,13 +145,14 @@ def refine(
         local = bind(g.xyz, g.quaternion, g.log_scale, avatar.layout.triangle, frames[t])
         loss = step_loss(WorldGaussians(*local, g.colour, g.opacity), frame, background, settings,
                          i >= settings.sleep)
-        if not loss.isfinite(): raise UserError(f'the loss became {loss.item()} at step {i}', remedy='lower the rates')
+        if not loss.isfinite():
+            raise UserError(f'the loss became {loss.item()} at step {i}', remedy='lower the rates')
         _step(optimizer, loss, g, moving, settings, i)
         if i % 10 == 0: bar.set_postfix(loss=f'{loss.item():.4f}')
         if on_step: on_step(i, loss.item(), g)
     return replace(avatar, gaussians=g.clone(), made=avatar.made | {'refine': asdict(settings)})
 
-# %% ../../nbs/refine/03_refine.ipynb #e14adaf1
+# %% ../../nbs/refine/03_refine.ipynb #9574f44a
 def _step(optimizer, loss, g, moving, settings, i):
     "Downhill at the rate of step `i`, each Gaussian by its share `moving`, then the clamp"
     optimizer.zero_grad(set_to_none=True)
@@ -164,7 +166,8 @@ def _step(optimizer, loss, g, moving, settings, i):
         for name, x in g.parameters().items():
             x.copy_(before[name].lerp(x, moving.reshape(-1, *[1]*(x.ndim - 1))))
         if g.colour.shape[1] == 3: g.colour.clamp_(0, 1)
-    if i >= settings.sleep: clamp_log_scale_(g.log_scale, settings.lowest, settings.highest, settings.spread)
+    if i >= settings.sleep:
+        clamp_log_scale_(g.log_scale, settings.lowest, settings.highest, settings.spread)
 
 # %% ../../nbs/refine/03_refine.ipynb #823f28ee
 def reference_frame(
