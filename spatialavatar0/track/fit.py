@@ -24,7 +24,7 @@ from ..head.model import HeadCodes, HeadModel
 from .landmarks import (FACE_OVAL, LEFT_EYE, LEFT_IRIS, LIPS_INNER, LIPS_OUTER,
                                             RIGHT_EYE, RIGHT_IRIS)
 
-# %% ../../nbs/track/04_fit.ipynb #76048341
+# %% ../../nbs/track/04_fit.ipynb #24e0a352
 def landmark_head(
     head: HeadModel,  # with landmarks
 ) -> HeadModel:       # the same landmarks and joints from the same codes
@@ -36,16 +36,17 @@ def landmark_head(
     return replace(
         head, v_template=keep(head.v_template), shapedirs=keep(head.shapedirs), faces=index,
         posedirs=torch.cat([head.posedirs[used], 0*head.posedirs[:len(J)]]),
-        weights=torch.cat([head.weights[used], eye]), J_regressor=torch.cat([J.new_zeros(len(J), n), eye], 1),
-        uv=head.uv[:0], uv_faces=None, lmk_faces=torch.arange(len(index)), parts={}, mirror=head.mirror[:0])
+        weights=torch.cat([head.weights[used], eye]), uv=head.uv[:0], uv_faces=None,
+        J_regressor=torch.cat([J.new_zeros(len(J), n), eye], 1), lmk_faces=torch.arange(len(index)),
+        parts={}, mirror=head.mirror[:0])
 
-# %% ../../nbs/track/04_fit.ipynb #52e4f140
+# %% ../../nbs/track/04_fit.ipynb #1f31f791
 def weak_perspective(
     points: Tensor,  # (L,3)
     xy: Tensor,      # (L,2) where they are seen, pixels
     K: Tensor,       # (3,3) intrinsics
 ) -> tuple[Tensor, Tensor]:  # R (3,3), t (3,): into the camera's axes
-    "Turn and place of a rigid body from its picture, as if its depth were small against its distance (eq. 1)"
+    "Turn and place of a rigid body whose depth is small against its distance (eq. 1)"
     X, y = points - points.mean(0), (xy - K[:2, 2])/K.diagonal()[:2]
     M = torch.linalg.lstsq(X, y - y.mean(0)).solution.T
     U, S, Vh = torch.linalg.svd(M, full_matrices=False)
@@ -73,7 +74,7 @@ def soften(
     "Shorten residuals so that their squares are Geman and McClure's robust function"
     return r/(1 + r.square().sum(-1, keepdim=True)/c**2).sqrt()
 
-# %% ../../nbs/track/04_fit.ipynb #91886f3c
+# %% ../../nbs/track/04_fit.ipynb #f300213a
 def _weights():
     "How much each landmark counts"
     w = torch.ones(478, dtype=torch.float64)
@@ -81,9 +82,18 @@ def _weights():
                      (RIGHT_IRIS, 2), (LEFT_IRIS, 2)): w[list(group)] = v
     return w
 
+# %% ../../nbs/track/04_fit.ipynb #5fe6d754
 WEIGHTS = _weights()  # (478,)
 
-# %% ../../nbs/track/04_fit.ipynb #dd71e93c
+# %% ../../nbs/track/04_fit.ipynb #ba8952f5
+def _growth(head):
+    "Relative growth of the face with each shape column (S,)"
+    X = head.landmarks(head.v_template)
+    X = X - X.mean(0)
+    B = head.landmarks(head.shapedirs[..., :head.n_shape].permute(2, 0, 1))
+    return (B*X).sum((1, 2))/X.square().sum()
+
+# %% ../../nbs/track/04_fit.ipynb #c168f209
 class Energy:
     "Residuals whose squares add up to equation 2"
     def __init__(self, head: HeadModel, prior: Prior):
@@ -92,18 +102,16 @@ class Energy:
         self.head, self.prior = landmark_head(head.to(torch.float64)), prior
         self.sizes = [head.n_shape, 3, 3, 3, 6, head.n_expression]
         self.id, self.named = self.head.id, not head.expression_names[:1] == ('expression_0',)
-        X = self.head.landmarks(self.head.v_template)
-        X = X - X.mean(0)
-        B = self.head.landmarks(self.head.shapedirs[..., :head.n_shape].permute(2, 0, 1))
-        self.growth = (B*X).sum((1, 2))/X.square().sum()
+        self.growth = _growth(self.head)
 
-# %% ../../nbs/track/04_fit.ipynb #5287335d
+# %% ../../nbs/track/04_fit.ipynb #a366a8a2
 @patch
 def codes(self: Energy, x: Tensor) -> HeadCodes:
     "Rows of unknowns (...,D) as codes"
     shape, turn, place, jaw, eyes, expression = x.split(self.sizes, -1)
     return HeadCodes(shape, expression, torch.cat([turn, jaw], -1), 0*turn, eyes, place, self.id)
 
+# %% ../../nbs/track/04_fit.ipynb #ac72f1c5
 @patch
 def project(self: Energy, x: Tensor, K: Tensor, world_to_camera: Tensor) -> Tensor:
     "Landmarks (478,2) of one row in one camera"
@@ -173,14 +181,20 @@ def least_squares(
         if gain < tol*energy: break
     return x
 
-# %% ../../nbs/track/04_fit.ipynb #30ffbdc8
-def _step(residual, x, data, free, at, J, r, energy, brake):
-    "The first step that lowers the energy: new x and energy, and the brake for the next; None at a minimum"
+# %% ../../nbs/track/04_fit.ipynb #e750ce8c
+def _normal(J, r, at):
+    "Both sides of equation 3, without the brake: blocks J (K,R,F) at the unknowns `at` (K,F)"
     n = int(at.max()) + 1
-    A, b = x.new_zeros(n, n), x.new_zeros(n)
-    for k, Jk in enumerate(J):
-        A[at[k][:, None], at[k]] += Jk.T @ Jk
-        b[at[k]] -= Jk.T @ r[k]
+    A, b = J.new_zeros(n, n), J.new_zeros(n)
+    for Jk, rk, k in zip(J, r, at):
+        A[k[:, None], k] += Jk.T @ Jk
+        b[k] -= Jk.T @ rk
+    return A, b
+
+# %% ../../nbs/track/04_fit.ipynb #e7e9415b
+def _step(residual, x, data, free, at, J, r, energy, brake):
+    "The first step that lowers the energy: (x, energy) and the next brake; None at a minimum"
+    A, b = _normal(J, r, at)
     while brake < 1e8:
         delta = torch.linalg.solve(A + brake*torch.diag(A.diagonal() + 1e-9), b)
         new = x.clone()
@@ -210,14 +224,14 @@ def _start(energy, xy, cameras):
         rows.append(torch.cat([zeros[0], turn, t + R @ J - J, *zeros[3:]]))
     return torch.stack(rows)
 
-# %% ../../nbs/track/04_fit.ipynb #a8b88bf4
+# %% ../../nbs/track/04_fit.ipynb #df40c3f5
 def fit(
     head: HeadModel,        # with 478 landmarks
     landmarks: Tensor,      # (K,478,2) of K photographs of one person, pixels
     cameras: list[Camera],  # that took them
     prior: Prior = Prior(),
 ) -> Fit:
-    "The head that explains landmarks and is not unlikely (eq. 2); `ValueError` for a head without landmarks"
+    "The head that explains landmarks and is likely (eq. 2); `ValueError` for one without landmarks"
     check_shape('landmarks', landmarks, f'{len(cameras)} 478 2')
     energy, xy = Energy(head, prior), landmarks.double()
     cameras = [c.to(torch.float64) for c in cameras]
