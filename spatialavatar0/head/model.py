@@ -6,7 +6,7 @@
 __all__ = ['JOINTS', 'NAMES', 'CODES', 'HASHED', 'empty', 'HeadModel', 'from_arrays', 'toy_head', 'HeadCodes', 'displace',
            'kinematic_chain', 'read_npz', 'open_head']
 
-# %% ../../nbs/head/01_model.ipynb #c1f81bf2
+# %% ../../nbs/head/01_model.ipynb #3a542a78
 import hashlib, zipfile, zlib
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from kornia.geometry import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from ..core import UserError, atomic_path, check_index, check_shape
+from ..rotation import axis_angle_to_matrix
 
 # %% ../../nbs/head/01_model.ipynb #0df37e79
 JOINTS = 'root', 'neck', 'jaw', 'left_eye', 'right_eye'  # the order along every axis of length 5
@@ -357,7 +357,7 @@ def kinematic_chain(
     stack = lambda x, axis: torch.stack(torch.broadcast_tensors(*x), axis)
     return stack(turns, -3), stack(places, -2)
 
-# %% ../../nbs/head/01_model.ipynb #f43cfd78
+# %% ../../nbs/head/01_model.ipynb #7c7b949f
 @patch
 def _chain(self: HeadModel, codes, offset):
     "Head and joints at rest T, J, the joints' own turns R, and their turns and places in the world G, g"
@@ -366,7 +366,7 @@ def _chain(self: HeadModel, codes, offset):
     J = self.J_regressor @ T
     (root, jaw), (left, right) = codes.pose.split(3, -1), codes.eyes.split(3, -1)
     theta = torch.stack(torch.broadcast_tensors(root, codes.neck, jaw, left, right), -2)
-    R = axis_angle_to_rotation_matrix(theta)
+    R = axis_angle_to_matrix(theta)
     return T, J, R, *kinematic_chain(J, R, self.parents)
 
 # %% ../../nbs/head/01_model.ipynb #267c1c39

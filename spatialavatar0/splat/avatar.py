@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'ATTRIBUTES', 'Avatar', 'paving', 'read_header']
 
-# %% ../../nbs/splat/07_avatar.ipynb #1d821957
+# %% ../../nbs/splat/07_avatar.ipynb #df13cc5d
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from kornia.geometry import rotation_matrix_to_quaternion
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +21,7 @@ from ..camera import Camera
 from ..core import UserError, atomic_path, check_shape
 from ..head.model import HeadCodes, HeadModel, open_head
 from ..head.uv import UVLayout
+from ..rotation import matrix_to_quaternion
 from .binding import bind, triangle_frames, unbind
 from .gaussians import Gaussians, WorldGaussians
 from .render import check_finite
@@ -43,7 +43,7 @@ class Avatar:
 
     def __repr__(self): return f'Avatar({self.gaussians}, on {self.layout.id})'
 
-# %% ../../nbs/splat/07_avatar.ipynb #7173bb1f
+# %% ../../nbs/splat/07_avatar.ipynb #1f6c4ecd
 def paving(
     layout: UVLayout,
     vertices: Tensor,  # (V,3) the head, in the pose in which it is paved
@@ -53,7 +53,7 @@ def paving(
     a, b = U.unbind(-1)
     axes = torch.stack([a, b, cross(a, b)], -1)
     scale = .6*torch.stack([s[:, 0], s[:, 1].clamp(min=s[:, 0]/4), .2*s[:, 0]], -1)
-    return layout.points(vertices), rotation_matrix_to_quaternion(axes), scale
+    return layout.points(vertices), matrix_to_quaternion(axes), scale
 
 # %% ../../nbs/splat/07_avatar.ipynb #62a0da9b
 @patch(cls_method=True)

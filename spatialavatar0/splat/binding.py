@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['unit', 'perpendicular', 'Frames', 'triangle_frames', 'quaternion_multiply', 'frames_under', 'bind', 'unbind']
 
-# %% ../../nbs/splat/02_binding.ipynb #be7eb22d
+# %% ../../nbs/splat/02_binding.ipynb #b489077d
 from typing import NamedTuple
 
 import torch
-from kornia.geometry import rotation_matrix_to_quaternion
 from torch import Tensor
 from torch.linalg import cross, vector_norm
 
 from ..core import check_index, check_shape
+from ..rotation import matrix_to_quaternion
 
 # %% ../../nbs/splat/02_binding.ipynb #b41ef2ef
 def unit(
@@ -76,14 +76,14 @@ def quaternion_multiply(
     (pw, pv), (qw, qv) = (a.split([1, 3], -1) for a in torch.broadcast_tensors(p, q))
     return torch.cat([pw*qw - (pv*qv).sum(-1, keepdim=True), pw*qv + qw*pv + cross(pv, qv)], -1)
 
-# %% ../../nbs/splat/02_binding.ipynb #97442381
+# %% ../../nbs/splat/02_binding.ipynb #0a65e032
 def frames_under(
     triangle: Tensor,  # (N,) a triangle per Gaussian
     frames: Frames,    # of F triangles
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # c (...,N,3), R (...,N,3,3), q(R) (...,N,4), s (...,N,1)
     "The frame under each Gaussian, its rotation also as a quaternion"
     check_shape('triangle', triangle, 'N'); check_index('triangle', triangle, frames.scale.shape[-1])
-    q = rotation_matrix_to_quaternion(frames.rotation)
+    q = matrix_to_quaternion(frames.rotation)
     return (frames.centre[..., triangle, :], frames.rotation[..., triangle, :, :],
             q[..., triangle, :], frames.scale[..., triangle, None])
 
