@@ -6,11 +6,10 @@
 __all__ = ['ANGLES', 'SNUG', 'EARS', 'INSIDE', 'outline', 'smoothstep', 'believed', 'hair_push', 'extent', 'clothes_push',
            'shell']
 
-# %% ../../nbs/generate/03_shell.ipynb #1deb7765
+# %% ../../nbs/generate/03_shell.ipynb #376f8502
 import math
 
 import torch
-from kornia.geometry import axis_angle_to_rotation_matrix
 from torch import Tensor
 from torch.nn.functional import conv1d, normalize
 
@@ -18,6 +17,7 @@ from ..camera import Camera
 from .warp import sample
 from ..head.mesh import rasterize
 from ..head.model import HeadCodes, HeadModel
+from ..rotation import axis_angle_to_matrix
 
 # %% ../../nbs/generate/03_shell.ipynb #a7ff934c
 ANGLES = 180  # directions in which the outline is measured
@@ -176,7 +176,7 @@ def _bridge(x, known, width=6):
     pad = torch.cat([x[:1].expand(3*width), x, x[-1:].expand(3*width)])
     return conv1d(pad[None, None], (k/k.sum())[None, None])[0, 0]
 
-# %% ../../nbs/generate/03_shell.ipynb #adfc5bc8
+# %% ../../nbs/generate/03_shell.ipynb #c2ecaff7
 def shell(
     head: HeadModel,
     codes: HeadCodes,  # of one photograph, without batch axes
@@ -185,8 +185,8 @@ def shell(
 ) -> Tensor:           # (V,3) metres, at rest
     "Offsets of scalp and bust that make the head's outline fill the matte"
     rest = head.vertices(head.codes().replace(shape=codes.shape))
-    root = axis_angle_to_rotation_matrix(codes.pose[None, :3])[0]
-    skull = root @ axis_angle_to_rotation_matrix(codes.neck[None])[0]
+    root = axis_angle_to_matrix(codes.pose[:3])
+    skull = root @ axis_angle_to_matrix(codes.neck)
     posed = head.vertices(codes)
     hair = hair_push(posed, head, skull[:, 2], camera, matte) @ skull
     fixed = torch.ones(len(rest), 1)
