@@ -54,17 +54,17 @@ def overlay(
     mesh = (shaded/alpha.clamp(min=1e-3)[..., None]*tint*1.15).clamp(0, 1)
     return torch.lerp(image, mesh, strength*alpha[..., None])
 
-# %% ../../nbs/drive/04_sheet.ipynb #98011f6b
+# %% ../../nbs/drive/04_sheet.ipynb #96ad1673
 def portrait(
     avatar: Avatar,
     actions: dict,                # of `EXPRESSIONS`, or any actions and angles
     size: int,                    # pixels
     yaw: float = 0.,              # degrees, where the camera stands
     base: HeadCodes|None = None,  # the rest that the actions are added to
-    zoom: float = 1.,
+    close: bool = False,          # a close-up of the face
 ) -> Tensor:                      # (size,size,3)
     "The avatar making a face"
-    camera = head_camera(avatar, 2*size, 2*size, yaw, codes=base, zoom=zoom)
+    camera = head_camera(avatar, 2*size, 2*size, yaw, codes=base, close=close)
     codes = still(actions).codes(avatar, base)[0]
     with torch.no_grad(): image, _ = avatar.render(codes, camera, backdrop(2*size, 2*size))
     return resize(image.clamp(0, 1), size, size)
@@ -145,7 +145,7 @@ def _picture(image, size):
     if n != size: image = resize(image, size, size)
     return Image.fromarray((image.clamp(0, 1)*255).round().byte().numpy())
 
-# %% ../../nbs/drive/04_sheet.ipynb #cf4649ef
+# %% ../../nbs/drive/04_sheet.ipynb #24b337cc
 def sheet(
     avatar: Avatar,
     frame: Frame,                  # a photo, and what was found in it
@@ -164,7 +164,7 @@ def sheet(
     first = {'photo': frame.image, 'mesh of the head': mesh, 'reconstruction': made,
              'difference, 4 times': difference(photo, made)}
     n6, n5 = (_panel_size(n, inner, style) for n in (len(EXPRESSIONS), len(VIEWS)))
-    six = {k: portrait(avatar, x, n6, base=rest, zoom=1.3) for k, x in EXPRESSIONS.items()}
+    six = {k: portrait(avatar, x, n6, base=rest, close=True) for k, x in EXPRESSIONS.items()}
     five = {f'{yaw:+d}°' if yaw else '0°': portrait(avatar, {}, n5, yaw, rest) for yaw in VIEWS}
     rows = [Row('Photo and avatar', first), Row('Expressions', six), Row('Views', five)]
     return write_image(path, torch.from_numpy(np.array(compose(title, figures, rows, style))).float()/255)

@@ -21,7 +21,7 @@ from .motion import Motion
 from ..head.model import HeadCodes
 from ..splat.avatar import Avatar
 
-# %% ../../nbs/drive/03_video.ipynb #3ac3f945
+# %% ../../nbs/drive/03_video.ipynb #ff8c5220
 def visible(
     subject,           # `Avatar` or `HeadModel`
     codes: HeadCodes,  # one
@@ -38,24 +38,27 @@ def head_camera(
     yaw: float = 0., pitch: float = 0.,   # where it stands, degrees: to the subject's left, above
     fov: float = 14.,                     # vertical angle of view, degrees
     codes: HeadCodes|None = None,         # at rest where not given
-    zoom: float = 1.,                     # above 1: closer to the head
+    close: bool = False,                  # end below the chin, where the head has landmarks
 ) -> Camera:
     "A camera that frames the head"
-    points = visible(subject, subject.codes() if codes is None else codes).detach()
+    codes, head = subject.codes() if codes is None else codes, getattr(subject, 'head', subject)
+    points = visible(subject, codes).detach()
     box = lambda p: (p.quantile(.002, 0), p.quantile(.998, 0))
     y0, y1 = (float(b[1]) for b in box(points))
-    H = .96*(y1 - y0)/zoom
+    H = .96*(y1 - y0)
+    if close and len(head.lmk_faces):
+        H = min(H, 1.35*(y1 - float(head.landmarks(head.vertices(codes))[:, 1].min())))
     centre = sum(box(points[points[:, 1] > (y0 + y1)/2]))/2
     centre[1] = y1 + .06*(y1 - y0) - H/2
     return orbit(centre, H/2/math.tan(math.radians(fov)/2), 1, (yaw, yaw), pitch, fov, width, height)[0]
 
-# %% ../../nbs/drive/03_video.ipynb #a2b9bd7f
+# %% ../../nbs/drive/03_video.ipynb #6f687951
 def swing(
     subject,              # `Avatar` or `HeadModel`
     n: int,               # how many
     yaw: float = 50.,     # degrees to either side; 180 goes all the way around
     pitch: float = 8.,    # degrees up and down on the way
-    **kwargs,             # of `head_camera`: width, height, fov, codes, zoom
+    **kwargs,             # of `head_camera`: width, height, fov, codes, close
 ) -> list[Camera]:
     "Cameras on a closed path in front of the head, or around it"
     turn = torch.arange(n)/n*360
