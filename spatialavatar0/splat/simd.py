@@ -8,10 +8,10 @@ __all__ = ['LANES', 'F32', 'I32', 'I64', 'BIT', 'FLOATS', 'INTS', 'BITS', 'lanes
            'EXP2_EIGHTH', 'LOG2', 'OPTIONS', 'Lanes', 'Mask', 'spread', 'floats', 'ints', 'as_lanes', 'call',
            'is_number', 'overload', 'arithmetic', 'comparison', 'overload_mask', 'function', 'llvm', 'where',
            'minus_absolute', 'bits', 'lowest_bit', 'count_bits', 'pointer', 'element', 'load', 'store', 'address',
-           'every', 'at', 'load_block', 'store_block', 'load_rows', 'lines_at', 'load_lines', 'prefetch_lines',
-           'align_stack', 'shorts', 'store_shorts', 'has_bit', 'store_boxes', 'first', 'compressed', 'push_lanes',
-           'push_chosen', 'fit_exp2', 'polynomial', 'exp2_of', 'exp2s', 'fit_log2', 'log2', 'butterfly', 'sums',
-           'transposed', 'picked', 'columns', 'reachable', 'fingerprint', 'inner', 'kernel']
+           'every', 'at', 'load_block', 'store_block', 'load_rows', 'lines_at', 'load_lines', 'ask_for', 'prefetch',
+           'prefetch_lines', 'align_stack', 'shorts', 'store_shorts', 'has_bit', 'store_boxes', 'first', 'compressed',
+           'push_lanes', 'push_chosen', 'fit_exp2', 'polynomial', 'exp2_of', 'exp2s', 'fit_log2', 'log2', 'butterfly',
+           'sums', 'transposed', 'picked', 'columns', 'reachable', 'fingerprint', 'inner', 'kernel']
 
 # %% ../../nbs/splat/04a_simd.ipynb #bb637f3e
 import hashlib, operator
@@ -262,16 +262,27 @@ def load_lines(typing, array, indices, j, last):
         return context.make_tuple(builder, sig.return_type, vs)
     return types.UniTuple(lanes, LANES)(array, indices, types.int64, types.int64), code
 
-# %% ../../nbs/splat/04a_simd.ipynb #5d915036
+# %% ../../nbs/splat/04a_simd.ipynb #924d2278
+def ask_for(builder, p):
+    "Ask memory for the cache line at an address"
+    byte, name = ir.IntType(8).as_pointer(), 'llvm.prefetch.p0'
+    f = builder.module.globals.get(name) or ir.Function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32]), name)
+    builder.call(f, [builder.bitcast(p, byte), I32(0), I32(3), I32(1)])
+
+@intrinsic
+def prefetch(typing, array, i):
+    "Ask memory for element i, so that it is there in time"
+    def code(context, builder, sig, args):
+        ask_for(builder, address(context, builder, sig, args))
+        return context.get_dummy_value()
+    return types.void(array, i), code
+
 @intrinsic
 def prefetch_lines(typing, array, indices, j, last):
-    "Ask memory for the lines that `load_lines` will want, so that they are there in time"
+    "Ask memory for what `load_lines` will want"
     def code(context, builder, sig, args):
-        byte = ir.IntType(8).as_pointer()
-        f = builder.module.globals.get('llvm.prefetch.p0') or ir.Function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32]), 'llvm.prefetch.p0')
-        for p in lines_at(context, builder, sig, args):
-            builder.call(f, [builder.bitcast(p, byte), I32(0), I32(3), I32(1)])
+        for p in lines_at(context, builder, sig, args): ask_for(builder, p)
         return context.get_dummy_value()
     return types.void(array, indices, types.int64, types.int64), code
 
