@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['head_square', 'Portrait', 'cut_portrait', 'film_fov', 'portrait_camera', 'centre', 'list_inputs', 'load', 'track']
 
-# %% ../../nbs/track/05_track.ipynb #ebb0a8d7
-import logging, math
+# %% ../../nbs/track/05_track.ipynb #1c8a6c1d
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..camera import Camera, intrinsics
 from ..clip.clip import Clip, Frame
 from ..clip.image import Square, composite, read_image
-from ..core import UserError, check_shape, progress
+from ..core import UserError, progress
 from ..head.model import HeadCodes, HeadModel, open_head
 from .fit import Prior, fit
 from .landmarks import FACE_OVAL, detect, largest_face
@@ -48,14 +48,14 @@ class Portrait(NamedTuple):
     square: Square     # the cut, in the photograph
     n_faces: int
 
-# %% ../../nbs/track/05_track.ipynb #e035447b
+# %% ../../nbs/track/05_track.ipynb #65a8724c
 def cut_portrait(
     image: Tensor,             # (H,W,3)
     alpha: Tensor|None = None, # (H,W) where it is known
     size: int = 512,           # pixels along a side of the result
     file: str|Path|None = None,
 ) -> Portrait:
-    "Head, hair and shoulders of the largest face, with landmarks and matte; `UserError` if there is none"
+    "Head, hair and shoulders of the largest face; `UserError` if there is none"
     seen = image if alpha is None else composite(image, alpha, .5)
     face = detect(seen, file=file)
     for part in (.42, .36, .31):
@@ -81,7 +81,7 @@ def film_fov(
     except Exception: return None
     return math.degrees(2*math.atan(18/film)) if 10 <= film <= 300 else None
 
-# %% ../../nbs/track/05_track.ipynb #414072a9
+# %% ../../nbs/track/05_track.ipynb #68a0d691
 def portrait_camera(
     size: int,                  # pixels
     fov: float,                 # of the square, degrees
@@ -91,6 +91,7 @@ def portrait_camera(
     T[2, 3] = 1
     return Camera(intrinsics(fov, size, size), T, size, size)
 
+# %% ../../nbs/track/05_track.ipynb #edd8488f
 def centre(
     codes: HeadCodes,       # (K,)
     cameras: list[Camera],
@@ -103,10 +104,11 @@ def centre(
         return Camera(c.K, T, c.width, c.height)
     return codes.replace(translation=codes.translation - mean), [moved(c) for c in cameras]
 
-# %% ../../nbs/track/05_track.ipynb #e45bf192
+# %% ../../nbs/track/05_track.ipynb #d9f62779
 _VIDEO = {'.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv'}
 _PICTURE = {'.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp'}
 
+# %% ../../nbs/track/05_track.ipynb #62926efd
 def list_inputs(
     inputs,  # a path, a folder of pictures, an array (H,W,3), or a list of these
 ) -> list:   # of one to four paths and arrays
@@ -117,12 +119,16 @@ def list_inputs(
         if not isinstance(item, (str, Path)): found.append(item); continue
         path = Path(item)
         if path.suffix.lower() in _VIDEO:
-            raise UserError('this is a video; so far only photographs are tracked', path, 'give one to four pictures')
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURE) if path.is_dir() else [path]
-        if not inside: raise UserError('there are no pictures in this folder', path, 'give PNG or JPEG files')
+            raise UserError('this is a video; so far only photographs are tracked', path,
+                            'give one to four pictures')
+        inside = [path]
+        if path.is_dir(): inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURE)
+        if not inside:
+            raise UserError('there are no pictures in this folder', path, 'give PNG or JPEG files')
         found += inside
     if not found: raise UserError('no picture given', remedy='give one to four')
-    if len(found) > 4: raise UserError(f'{len(found)} pictures given, at most 4 are used', remedy='choose the best')
+    if len(found) > 4:
+        raise UserError(f'{len(found)} pictures given, at most 4 are used', remedy='choose the best')
     return found
 
 # %% ../../nbs/track/05_track.ipynb #0c401534
