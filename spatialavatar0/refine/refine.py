@@ -121,7 +121,7 @@ def share(
     "How much of its step a Gaussian takes that is so many pixels large"
     return ((pixels - .5)/2.5).clamp(0, 1)
 
-# %% ../../nbs/refine/03_refine.ipynb #90ab0a50
+# %% ../../nbs/refine/03_refine.ipynb #a348e70c
 def refine(
     avatar: Avatar,                # the first guess; it is not changed
     clip: Sequence,                # `Frame`s: a `Clip`, or a list
@@ -130,11 +130,11 @@ def refine(
 ) -> Avatar:
     "Fit the Gaussians to a clip (section 4), on a frozen layout; raises `UserError` at a NaN"
     if not len(clip): raise UserError('the clip holds no frame')
-    draw, n = seed_all(settings.seed), settings.iterations
+    draw, n, threads = seed_all(settings.seed), settings.iterations, torch.get_num_threads()
     g = avatar.gaussians.clone().requires_grad_()
     optimizer, frames, moving = optimizer_for(g, settings), {}, 0*g.opacity_logit.detach()
-    bar = progress(range(n), 'refine')
-    for i in bar:
+    torch.set_num_threads(1)  # the kernels bring their own threads; two pools would wait for one another
+    for i in (bar := progress(range(n), 'refine')):
         if i % max(1, n//20) == 0:
             look = shown(replace(avatar, gaussians=g.clone()), clip, beside=i > 0)
             moving = torch.maximum(moving, share(look))
@@ -150,6 +150,7 @@ def refine(
         _step(optimizer, loss, g, moving, settings, i)
         if i % 10 == 0: bar.set_postfix(loss=f'{loss.item():.4f}')
         if on_step: on_step(i, loss.item(), g)
+    torch.set_num_threads(threads)
     return replace(avatar, gaussians=g.clone(), made=avatar.made | {'refine': asdict(settings)})
 
 # %% ../../nbs/refine/03_refine.ipynb #9574f44a
