@@ -170,25 +170,27 @@ class Face(NamedTuple):
     z: Tensor          # (478,) depth in pixels, from the face's own centre; smaller is nearer
     n_faces: int       # how many faces the picture holds; this is the largest
 
-# %% ../../nbs/track/01_landmarks.ipynb #5736ca6d
+# %% ../../nbs/track/01_landmarks.ipynb #96e55f9d
 def largest_face(
     image: Tensor,   # (H,W,3)
 ) -> Face|None:      # none where no face is found
-    "Landmarks of the largest face: look at the picture as it is, then at its quarter turns, then closer"
+    "Landmarks of the largest face: look at the picture as it is, then closer, then at its quarter turns"
     check_shape('image', image, 'H W 3')
     if not image.is_floating_point():
         raise ValueError(f'image: got {image.dtype}, want floats from 0 to 1')
     H, W, _ = image.shape
-    for level in range(4):
-        if level and max(H, W) < 96*2**level: return
-        for turns in (0, 1, 3, 2) if level < 2 else (0,):
-            turned = image.rot90(turns).contiguous()
-            squares = find_faces(turned, level)
-            points = _first_mesh(turned, squares)
-            if points is None: continue
-            x, y, z = points.unbind(-1)
-            x, y = ((x, y), (W - y, x), (W - x, H - y), (y, H - x))[turns]
-            return Face(torch.stack([x, y], -1), z, len(squares))
+    upright = [(level, 0) for level in range(4)]
+    turned = [(level, turns) for level in range(2) for turns in (1, 3, 2)]
+    for level, turns in upright + turned:  # a turned face is rarer than a small one
+        if level and max(H, W) < 96*2**level: continue
+        view = image.rot90(turns).contiguous()
+        squares = find_faces(view, level)
+        points = _first_mesh(view, squares)
+        if points is None: continue
+        x, y, z = points.unbind(-1)
+        x, y = ((x, y), (W - y, x), (W - x, H - y), (y, H - x))[turns]
+        closer = find_faces(view, level + 1) if max(H, W) >= 192*2**level else []
+        return Face(torch.stack([x, y], -1), z, max(len(squares), len(closer)))
 
 # %% ../../nbs/track/01_landmarks.ipynb #d11234ce
 def detect(
