@@ -191,17 +191,17 @@ def to_colmap(self: Camera) -> tuple[Tensor, Tensor, Tensor]:
     q = Quaternion.from_matrix(self.R[None].contiguous()).data[0]
     return q, self.t, torch.stack([self.K[0, 0], self.K[1, 1], self.K[0, 2], self.K[1, 2]])
 
-# %% ../nbs/01_camera.ipynb #bb6a212e
+# %% ../nbs/01_camera.ipynb #0dd9b8dc
 def orbit(
     target: Tensor,                # (3,) what all of them look at
     radius: float,                 # distance from it, metres
     n: int,                        # how many
-    yaw: tuple[float, float] = (-180., 180.),  # first and last, degrees, to +x; a full turn ends before its start
+    yaw: tuple[float, float] = (-180., 180.),  # first and last, degrees, towards +x
     pitch: float = 0.,             # degrees above the horizon
     fov: float = 20.,              # vertical angle of view, degrees
     width: int = 512, height: int = 512,  # pixels
 ) -> list[Camera]:
-    "`n` cameras on an arc about the y axis; at yaw 0 the camera stands on the +z side"
+    "`n` cameras on an arc about y, from +z at yaw 0; a full turn does not repeat its start"
     full = abs(yaw[1] - yaw[0]) >= 360
     angles = torch.linspace(*yaw, n + full).deg2rad()[:n].tolist()
     y, r = radius*math.sin(math.radians(pitch)), radius*math.cos(math.radians(pitch))

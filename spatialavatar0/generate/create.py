@@ -54,11 +54,11 @@ def on_part(
     corners = layout.head.faces[layout.triangle]
     return torch.isin(corners, layout.head.parts[part]).all(-1)
 
-# %% ../../nbs/generate/04_create.ipynb #89ad827f
+# %% ../../nbs/generate/04_create.ipynb #8986dd1c
 USUAL = {'mouth_interior': (.28, .12, .11),
          'left_socket': (.45, .25, .22), 'right_socket': (.45, .25, .22),
          'tongue': (.58, .29, .28), 'upper_teeth': (.80, .76, .69), 'lower_teeth': (.72, .68, .61),
-         'upper_gum': (.55, .29, .28), 'lower_gum': (.50, .26, .25),  # after the teeth, of which they are a part
+         'upper_gum': (.55, .29, .28), 'lower_gum': (.50, .26, .25),  # a part of the teeth, so after them
          'left_eye': (.80, .77, .75), 'right_eye': (.80, .77, .75)}  # sRGB
 
 def usual_colours(
