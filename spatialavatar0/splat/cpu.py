@@ -7,7 +7,7 @@ __all__ = ['MOST_PAIRS', 'arrange', 'draw', 'differentiate', 'add_up', 'Workspac
            'forward', 'tail_of', 'room', 'backward', 'check_finite', 'flat', 'features_of', 'Splat', 'ready',
            'render_cpu', 'Rendered', 'render_cpu_full']
 
-# %% ../../nbs/splat/04_cpu.ipynb #d2fee64b
+# %% ../../nbs/splat/04_cpu.ipynb #f6710199
 import math
 import warnings
 from typing import NamedTuple
@@ -20,8 +20,9 @@ from torch.autograd.function import once_differentiable
 from ..camera import Camera
 from ..core import check_shape
 from .blend import (CHUNK, EXTRA, LISTS, PLANE, Features, Picture, Tally, Tape, Tiles,
-                                        backward_tiles, block_table, draw_tiles)
+                                        block_table, draw_tiles)
 from .gaussians import WorldGaussians
+from .gradient import backward_tiles
 from .screen import LINE, TILE, project, project_backward, share
 from .simd import kernel
 from .team import get_threads, meet, run

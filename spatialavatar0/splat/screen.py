@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['f32', 'LOW_PASS', 'NEAR', 'MIN_OPACITY', 'MAX_OPACITY', 'LOG2E', 'LOG2_255', 'TILE', 'LINE', 'X', 'Y', 'A', 'B', 'C',
            'PEAK', 'RED', 'GREEN', 'BLUE', 'SLOPE', 'TOP', 'WIDE', 'NARROW', 'HALF_X', 'HALF_Y', 'DEPTH', 'to_camera',
-           'rotations', 'slopes', 'jacobian', 'turned', 'times', 'dot', 'covariance', 'ellipse', 'bounded',
-           'project_16', 'three', 'share', 'copy_rows', 'copy_world', 'project', 'sum_of', 'd_covariance',
-           'd_quaternion', 'd_centre', 'tame', 'project_backward_16', 'put_three', 'collect', 'paste_rows',
-           'project_backward']
+           'rotations', 'slopes', 'jacobian', 'turned', 'times', 'dot', 'covariance', 'ellipse', 'bounded', 'three',
+           'project_16', 'share', 'copy_rows', 'copy_world', 'sum_of', 'project', 'd_covariance', 'd_quaternion',
+           'd_centre', 'tame', 'project_backward_16', 'put_three', 'collect', 'paste_rows', 'project_backward']
 
 # %% ../../nbs/splat/04d_screen.ipynb #4e1f6f03
 import math
@@ -27,7 +26,7 @@ TILE = 16     # pixels
 LINE = 16     # floats kept for each Gaussian, in both directions: one cache line
 X, Y, A, B, C, PEAK, RED, GREEN, BLUE, SLOPE, TOP, WIDE, NARROW, HALF_X, HALF_Y, DEPTH = range(LINE)
 
-# %% ../../nbs/splat/04d_screen.ipynb #ce4cbfbe
+# %% ../../nbs/splat/04d_screen.ipynb #324befdd
 @inner
 def to_camera(p, lens):
     "Centres in camera axes"
@@ -36,6 +35,7 @@ def to_camera(p, lens):
             fma(x, lens[3], fma(y, lens[4], fma(z, lens[5], lens[10]))),
             fma(x, lens[6], fma(y, lens[7], fma(z, lens[8], lens[11]))))
 
+# %% ../../nbs/splat/04d_screen.ipynb #71b2afa6
 @inner
 def rotations(q):
     "Nine entries of the rotation matrices; one over the quaternions' length squared, 0 where they have none"
@@ -47,6 +47,7 @@ def rotations(q):
             s*(x*y + w*z), 1.0 - s*(x*x + z*z), s*(y*z - w*x),
             s*(x*z - w*y), s*(y*z + w*x), 1.0 - s*(x*x + y*y)), inverse
 
+# %% ../../nbs/splat/04d_screen.ipynb #aa22e525
 @inner
 def slopes(x, y, z, lens):
     "1/z, x/z, y/z, and the last two within the limits"
@@ -54,7 +55,7 @@ def slopes(x, y, z, lens):
     u, v = x*over, y*over
     return over, u, v, minimum(maximum(u, lens[16]), lens[18]), minimum(maximum(v, lens[17]), lens[19])
 
-# %% ../../nbs/splat/04d_screen.ipynb #a78983ba
+# %% ../../nbs/splat/04d_screen.ipynb #6ee8b83b
 @inner
 def jacobian(over, u, v, lens):
     "Two rows of J R: how the projection moves with a point of the world"
@@ -62,6 +63,7 @@ def jacobian(over, u, v, lens):
     return ((f*(lens[0] - u*lens[6]), f*(lens[1] - u*lens[7]), f*(lens[2] - u*lens[8])),
             (g*(lens[3] - v*lens[6]), g*(lens[4] - v*lens[7]), g*(lens[5] - v*lens[8])))
 
+# %% ../../nbs/splat/04d_screen.ipynb #d5968158
 @inner
 def turned(a, R):
     "Row vector a times R"
@@ -74,6 +76,7 @@ def times(a, b): return a[0]*b[0], a[1]*b[1], a[2]*b[2]
 @inner
 def dot(a, b): return a[0]*b[0] + a[1]*b[1] + a[2]*b[2]
 
+# %% ../../nbs/splat/04d_screen.ipynb #4bc12622
 @inner
 def covariance(m, n):
     "Entries of the 2x2 covariance with the low-pass, and its determinant, computed without cancellation"
@@ -82,7 +85,7 @@ def covariance(m, n):
     return (a + LOW_PASS, b, c + LOW_PASS,
             p*p + q*q + r*r + LOW_PASS*(a + c) + LOW_PASS*LOW_PASS)
 
-# %% ../../nbs/splat/04d_screen.ipynb #e201fad7
+# %% ../../nbs/splat/04d_screen.ipynb #d08b2107
 @inner
 def ellipse(xx, xy, yy, det, o):
     "a, b, c, peak: log2 alpha is peak - (a dx + b dy)^2 - (c dy)^2; then what the search for tiles and blocks wants"
@@ -95,11 +98,21 @@ def ellipse(xx, xy, yy, det, o):
     return (a, 0.0 - slope*a, c, peak), (slope, half_x*xy/xx, squared*det/yy, det/(yy*yy),
                                          half_x + .002, sqrt(squared*yy) + .002), reach
 
+# %% ../../nbs/splat/04d_screen.ipynb #abeb2e87
 @inner
 def bounded(s, over, lens):
     "Scales, but none above ten million pixels, where the picture no longer changes and squares would overflow"
     most = 1e7/(over*maximum(lanes_of(lens[12]), lens[13]))
     return (minimum(s[0], most), minimum(s[1], most), minimum(s[2], most)), most
+
+# %% ../../nbs/splat/04d_screen.ipynb #50c5fec3
+@inner
+def three(colour, channels, at, spare):
+    "The first three channels of sixteen rows; 0 for those that there are not"
+    if channels == 3: return load_3(colour, 3*at)
+    for l in range(16):
+        for c in range(3): spare[3*l + c] = colour[(at + l)*channels + c] if c < channels else f32(0)
+    return load_3(spare, 0)
 
 # %% ../../nbs/splat/04d_screen.ipynb #2b24cacf
 @inner
@@ -124,15 +137,7 @@ def project_16(at, first, world, channels, lens, width, height, lines, boxes, sp
     bad = dot(p, s) + dot(colour, colour) + q[0]*q[1] + q[2]*q[3] + o
     return bad - bad
 
-# %% ../../nbs/splat/04d_screen.ipynb #f156ee7b
-@inner
-def three(colour, channels, at, spare):
-    "The first three channels of sixteen rows; 0 for those that there are not"
-    if channels == 3: return load_3(colour, 3*at)
-    for l in range(16):
-        for c in range(3): spare[3*l + c] = colour[(at + l)*channels + c] if c < channels else f32(0)
-    return load_3(spare, 0)
-
+# %% ../../nbs/splat/04d_screen.ipynb #20610671
 @inner
 def share(n, threads, t):
     "The t-th of equal shares of n things, in multiples of 16"
@@ -144,6 +149,7 @@ def copy_rows(source, target, first, n, width):
     "Rows first..n-1 to the beginning of the target, then zeros"
     for i in range(16*width): target[i] = source[first*width + i] if first*width + i < n*width else f32(0)
 
+# %% ../../nbs/splat/04d_screen.ipynb #613da324
 @inner
 def copy_world(world, tail, first, n, channels):
     "The last Gaussians, fewer than sixteen, to arrays of sixteen"
@@ -153,7 +159,13 @@ def copy_world(world, tail, first, n, channels):
     copy_rows(world[3], tail[3], first, n, channels)
     copy_rows(world[4], tail[4], first, n, 1)
 
-# %% ../../nbs/splat/04d_screen.ipynb #084eaa60
+@inner
+def sum_of(array, lo, hi):
+    total = array[0]*0
+    for i in range(lo, hi): total += array[i]
+    return total
+
+# %% ../../nbs/splat/04d_screen.ipynb #b83c72e5
 @inner
 def project(t, threads, n, world, tail, channels, lens, width, height, lines, boxes, spare):
     "Project the t-th share of n Gaussians; 0, or NaN where input is bad"
@@ -167,12 +179,6 @@ def project(t, threads, n, world, tail, channels, lens, width, height, lines, bo
         bad = bad + project_16(at, i, source, channels, lens, width, height, lines, boxes, spare)
     store(spare, 0, bad)
     return sum_of(spare, 0, 16)
-
-@inner
-def sum_of(array, lo, hi):
-    total = array[0]*0
-    for i in range(lo, hi): total += array[i]
-    return total
 
 # %% ../../nbs/splat/04d_screen.ipynb #a8cf268b
 @inner
@@ -218,12 +224,13 @@ def d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, du, dv):
     return (dx*lens[0] + dy*lens[3] + dz*lens[6], dx*lens[1] + dy*lens[4] + dz*lens[7],
             dx*lens[2] + dy*lens[5] + dz*lens[8])
 
-# %% ../../nbs/splat/04d_screen.ipynb #9d8a8025
+# %% ../../nbs/splat/04d_screen.ipynb #54d7b1f1
 @inner
 def tame(x):
     "x, or 0 where the numbers have overflowed"
     return where(absolute(x) < 1e30, x, 0.0)
 
+# %% ../../nbs/splat/04d_screen.ipynb #43fa29b8
 @inner
 def project_backward_16(at, g, world, lens, channels, grads, spare):
     "From the nine sums over pixels to the gradients, for the rows at, at+1, ..."
@@ -248,7 +255,7 @@ def project_backward_16(at, g, world, lens, channels, grads, spare):
     store(grads[4], at, where(inside, tame(g[3]/maximum(o, MIN_OPACITY)), 0.0))
     put_three(grads[3], channels, at, g[:3], spare)
 
-# %% ../../nbs/splat/04d_screen.ipynb #a6faf931
+# %% ../../nbs/splat/04d_screen.ipynb #4e368a57
 @inner
 def put_three(colour, channels, at, xs, spare):
     "The inverse of `three`"
@@ -258,6 +265,7 @@ def put_three(colour, channels, at, xs, spare):
         for l in range(16):
             for c in range(min(channels, 3)): colour[(at + l)*channels + c] = spare[3*l + c]
 
+# %% ../../nbs/splat/04d_screen.ipynb #1fe7e1cd
 @inner
 def collect(sums, threads, first, spare):
     "The threads' sums for sixteen Gaussians added up, in a fixed order, and cleared for the next time; as columns"
@@ -271,12 +279,13 @@ def collect(sums, threads, first, spare):
         store(spare, 48 + i - first*LINE, x)
     return transposed(load_rows(spare, 48))
 
-# %% ../../nbs/splat/04d_screen.ipynb #4d6368d5
+# %% ../../nbs/splat/04d_screen.ipynb #d7ad4148
 @inner
 def paste_rows(source, target, first, n, width):
     "Back to rows first..n-1"
     for i in range((n - first)*width): target[first*width + i] = source[i]
 
+# %% ../../nbs/splat/04d_screen.ipynb #017a1ac0
 @inner
 def project_backward(t, threads, n, world, tail, lens, channels, sums, grads, spare):
     "Gradients of the t-th share of n Gaussians; only the first three channels of the colour's"
