@@ -25,7 +25,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 plain = bool, int, float, str, tuple, np.generic
 
 def reachable(f, seen):
-    "Describe in the dict `seen` all code and constants that lie behind a function's names"
+    "Describe in the dict *seen* all code and constants that lie behind a function's names"
     f = getattr(f, 'py_func', None) or getattr(f, '_defn', None) or f
     if not isinstance(f, FunctionType) or id(f) in seen: return
     seen[id(f)] = text = []
