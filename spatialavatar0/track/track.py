@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['head_square', 'Portrait', 'cut_portrait', 'film_fov', 'portrait_camera', 'centre', 'list_inputs', 'load', 'track']
 
-# %% ../../nbs/track/05_track.ipynb #1c8a6c1d
+# %% ../../nbs/track/05_track.ipynb #f4fa143d
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from ..head.model import HeadCodes, HeadModel, open_head
 from .fit import Prior, fit
 from .landmarks import FACE_OVAL, detect, largest_face
 from .matte import foreground, matte
+from .photometric import register
 
 # %% ../../nbs/track/05_track.ipynb #6f185c58
 def head_square(
@@ -145,7 +146,7 @@ def load(
         image, alpha = x[..., :3], (x[..., 3] if x.shape[-1] == 4 else None)
     return image, None if alpha is None or alpha.min() > .99 else alpha
 
-# %% ../../nbs/track/05_track.ipynb #9b806365
+# %% ../../nbs/track/05_track.ipynb #d331554e
 def track(
     inputs,                        # one to four photographs of one person: paths, arrays, or a folder
     out: str|Path|None = None,     # folder to write a clip to
@@ -165,8 +166,10 @@ def track(
         angle = fov if film is None else 2*math.degrees(math.atan(
             photos[-1].square.side/max(image.shape[:2])*math.tan(math.radians(film)/2)))
         cameras.append(portrait_camera(size, min(max(angle, 5), 60)))
-    found = fit(head, torch.stack([p.landmarks for p in photos]), cameras, prior)
-    codes, cameras = centre(found.codes, cameras)
+    images, alphas, landmarks = (torch.stack([getattr(p, k) for p in photos]) for k in ('image', 'alpha', 'landmarks'))
+    codes = fit(head, landmarks, cameras, prior).codes
+    if len(photos) > 2: codes = register(head, codes, images, alphas, landmarks, cameras, prior)
+    codes, cameras = centre(codes, cameras)
     frames = [Frame(p.image, p.alpha, camera, codes[k], timestep=k, camera_id='0')
               for k, (p, camera) in enumerate(zip(photos, cameras))]
     return frames if out is None else Clip.write(frames, out, head)
