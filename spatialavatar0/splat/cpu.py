@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_PAIRS', 'arrange', 'draw', 'differentiate', 'add_up', 'Workspace', 'Lease', 'lens_of', 'Plan', 'thin_out',
            'forward', 'tail_of', 'room', 'backward', 'check_finite', 'flat', 'features_of', 'Splat', 'ready',
-           'render_cpu', 'Rendered', 'render_cpu_full']
+           'render_cpu', 'render_cpu_full']
 
-# %% ../../nbs/splat/04_cpu.ipynb #f6710199
+# %% ../../nbs/splat/04_cpu.ipynb #7fb844b2
 import math
 import warnings
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from .blend import (CHUNK, EXTRA, LISTS, PLANE, Features, Picture, Tally, Tape, 
                                         block_table, draw_tiles)
 from .gaussians import WorldGaussians
 from .gradient import backward_tiles
+from .reference import EXTRAS, Rendered, check_extras, with_depth
 from .screen import LINE, TILE, project, project_backward, share
 from .simd import kernel
 from .team import get_threads, meet, run
@@ -266,30 +267,18 @@ def render_cpu(
     image, alpha = Splat.apply(camera, None, background, *world)
     return image.permute(1, 2, 0), alpha
 
-# %% ../../nbs/splat/04_cpu.ipynb #ab4d3023
-class Rendered(NamedTuple):
-    "A picture, and what else was asked for"
-    image: Tensor                   # (H,W,C)
-    alpha: Tensor                   # (H,W)
-    depth: Tensor|None = None       # (H,W) sum of depth alpha T, metres; over alpha it is the mean depth
-    visibility: Tensor|None = None  # (N,) sum over the pixels of alpha T; has no gradient
-    wabe: Tensor|None = None        # (N,) sum over the pixels of alpha exp(-beta (1 - T)); has no gradient
-
+# %% ../../nbs/splat/04_cpu.ipynb #d71cc57c
 def render_cpu_full(
     world: WorldGaussians,           # N Gaussians with C channels
     camera: Camera,                  # of W x H pixels
     background: Tensor|None = None,  # (C,) or (H,W,C); black where not given
-    extras: tuple = ('depth', 'visibility', 'wabe'),  # what is wanted besides; what is not costs nothing
+    extras: tuple = EXTRAS,          # what is wanted besides; what is not costs nothing
     beta: float = 6.,                # of WABE: how soon what is hidden stops to count
 ) -> Rendered:
     "As `render_cpu`, with depth and each Gaussian's share in the picture"
-    if unknown := set(extras) - set(Rendered._fields[2:]):
-        raise ValueError(f"extras: got {sorted(unknown)}, want 'depth', 'visibility', 'wabe'")
+    check_extras(extras)
+    if 'depth' in extras: world, background = with_depth(world, camera, background)
     world, background = ready(world, camera, background)
-    if 'depth' in extras:
-        z = world[0] @ camera.R[2].to(world[0]) + camera.t[2].to(world[0])
-        world[3] = torch.cat([world[3], z[:, None]], 1)
-        if background is not None: background = torch.cat([background, torch.zeros_like(background[:1])])
     image, alpha, *sums = Splat.apply(camera, beta if {'visibility', 'wabe'} & set(extras) else None, background, *world)
     image, found = image.permute(1, 2, 0), dict(zip(('visibility', 'wabe'), sums))
     if 'depth' in extras: image, found['depth'] = image[..., :-1], image[..., -1]
