@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_PAIRS', 'arrange', 'draw', 'differentiate', 'add_up', 'Workspace', 'Lease', 'lens_of', 'Plan', 'thin_out',
-           'forward', 'tail_of', 'room', 'backward', 'check_finite', 'flat', 'features_of', 'Splat', 'ready',
-           'render_cpu', 'render_cpu_full']
+           'forward', 'extra_channels', 'tail_of', 'room', 'backward', 'check_finite', 'flat', 'features_of', 'Splat',
+           'ready', 'render_cpu', 'render_cpu_full']
 
 # %% ../../nbs/splat/04_cpu.ipynb #7fb844b2
 import math
@@ -139,7 +139,7 @@ def thin_out(boxes, total):
     warnings.warn(f'{len(out)} Gaussians that cover {area[out].min()} tiles or more are left out: there are {total} pairs '
                   f'of tile and Gaussian, {MOST_PAIRS} are allowed; has a scale exploded?')
 
-# %% ../../nbs/splat/04_cpu.ipynb #6ca6bcb3
+# %% ../../nbs/splat/04_cpu.ipynb #22997e29
 def forward(ws, world, features, lens, width, height, background, image, alpha, keep, beta=None):
     "All stages; the plan for the backward pass, and the sums for each Gaussian if `beta` asks for them"
     n, channels, threads = len(world[4]), image.shape[0], get_threads()
@@ -162,12 +162,14 @@ def forward(ws, world, features, lens, width, height, background, image, alpha, 
     weight, omega = (np.zeros(total if beta is not None else 0, np.float32) for _ in range(2))
     turn = ws('turn', 16, np.int64)
     turn[0] = 0
-    extra = len(features)//max(n, 1)
+    extra = extra_channels(channels)
     run(draw, threads, m, ids[side], lines, boxes, columns, counts, pairs, starts, chunks, turn, keep, masks, lights,
         cost, extra, features, width, height, channels, background, image.reshape(-1), alpha.reshape(-1),
         np.float32(beta or 0), weight, omega, ws.table, *room(ws, threads, extra))
     return Plan(threads, lens, (width, height, columns, channels), starts, chunks, pairs, lines, masks, lights, cost,
                 features), weight, omega
+
+def extra_channels(channels): return -(-max(channels - 3, 0)//8)*8
 
 def tail_of(ws, channels): return tuple(ws(f'tail{k}', 16*w) for k, w in enumerate((3, 4, 3, channels, 1)))
 
@@ -175,12 +177,12 @@ def room(ws, threads, extra):
     "What each thread needs for the tile that it works on"
     return ws('desk', (threads, EXTRA + extra*PLANE)), ws('lists', (threads, LISTS), np.int32)
 
-# %% ../../nbs/splat/04_cpu.ipynb #b4b770b4
+# %% ../../nbs/splat/04_cpu.ipynb #cee171c9
 def backward(ws, world, plan, background, d_image, d_alpha):
     "Gradients of the world"
     threads, lens, (width, height, columns, channels), starts, chunks, pairs, lines, masks, lights, cost, features = plan
     n = len(world[4])
-    extra = len(features)//max(n, 1)
+    extra = extra_channels(channels)
     grads = tuple(np.empty_like(a) for a in world)
     d_features = ws('d_features', (threads, len(features) + 16))
     run(differentiate, threads, n, world, tail_of(ws, channels), grads, lens, pairs, lines, columns, starts, chunks, masks,
@@ -199,13 +201,13 @@ def check_finite(world):
     for name, x in zip(WorldGaussians._fields, world):
         if n := int((~np.isfinite(x)).sum()): raise ValueError(f'{name}: got {n} numbers that are NaN or infinite, want none')
 
-# %% ../../nbs/splat/04_cpu.ipynb #24356b53
+# %% ../../nbs/splat/04_cpu.ipynb #549ed819
 def flat(*tensors): return tuple(a.detach().numpy().reshape(-1) for a in tensors)
 
 def features_of(colour):
     "The channels after the third, in rows of a multiple of eight floats"
     n, channels = colour.shape
-    features = np.zeros((n, -(-max(channels - 3, 0)//8)*8), np.float32)
+    features = np.zeros((n, extra_channels(channels)), np.float32)
     if channels > 3: features[:, :channels - 3] = colour.detach()[:, 3:].numpy()
     return features.reshape(-1)
 
