@@ -6,21 +6,21 @@
 __all__ = ['read_tile', 'list_chunk', 'weigh', 'weigh_block', 'backward_pair', 'own_channels', 'channel_sums', 'add',
            'backward_chunk', 'backward_tiles']
 
-# %% ../../nbs/splat/04g_gradient.ipynb #a49a9740
-from .blend import (ALPHAS, BEHIND, BLOCK, BLOCKS, ACROSS, CHUNK, COUNTS, D_B, D_G, D_R, EXTRA, I64,
-                                        LIST, MIN_LIGHT, OWNS, PLANE, ROW_BL, ROW_G, ROW_R, ROW_X, ROW_Y, SLOT_LISTS,
-                                        SLOTS, SPARE, TOTALS_AHEAD, WEIGHTS, backdrop, close_list, eight, four_alphas, get_block,
-                                        open_rows, seat_nobody)
+# %% ../../nbs/splat/04g_gradient.ipynb #77b6e72e
+from .blend import (
+    ACROSS, ALPHAS, BEHIND, BLOCK, BLOCKS, CHUNK, COUNTS, D_B, D_G, D_R, EXTRA, I64, LIST, MIN_LIGHT, OWNS,
+    PLANE, ROW_BL, ROW_G, ROW_R, ROW_X, ROW_Y, SLOT_LISTS, SLOTS, SPARE, TOTALS_AHEAD, WEIGHTS, backdrop,
+    close_list, eight, four_alphas, get_block, open_rows, seat_nobody)
 from .memory import align_stack, at, every, has_bit, prefetch, push_chosen, push_lanes
 from .screen import LINE, TILE, f32
-from .simd import (bits, count_bits, first, fma, fnma, inner, lanes_of, load, lowest_bit, store,
-                                       sums, where)
+from .simd import (bits, count_bits, first, fma, fnma, inner, lanes_of, load, lowest_bit,
+                                       store, sums, where)
 from .tiles import split_evenly
 
-# %% ../../nbs/splat/04g_gradient.ipynb #6804fb57
+# %% ../../nbs/splat/04g_gradient.ipynb #a3947f78
 @inner
 def read_tile(x, y, picture, desk):
-    "Gradients of the tile's pixels; and, as what lies behind all Gaussians, the background in their terms"
+    "Gradients of the tile's pixels; and what lies behind all Gaussians, in their terms"
     size = picture.width*picture.height
     for b in range(BLOCKS):
         bx, by, f = x + b % ACROSS*BLOCK, y + b//ACROSS*BLOCK, 16*b
@@ -78,17 +78,18 @@ def weigh_block(b, n, light, lists, table, desk):
         light = where(light > MIN_LIGHT, light, 0.0)
         v, s = v + 4, s + 4
 
-# %% ../../nbs/splat/04g_gradient.ipynb #a8d57e09
+# %% ../../nbs/splat/04g_gradient.ipynb #f8ed91e0
 @inner
 def backward_pair(m, slot, j, wide, table, desk):
-    "One Gaussian, at the blocks of mask m: its nine sums over the pixels; what lies behind moves before it"
+    "Nine sums of one Gaussian, at the blocks of mask m; what lies behind moves before it"
     x, y = every(desk, ROW_X + j), every(desk, ROW_Y + j)
     red, green, blue = every(desk, ROW_R + j), every(desk, ROW_G + j), every(desk, ROW_BL + j)
     zero = lanes_of(0.0)
     r, g, b, s, sx, sy, sxx, sxy, syy = zero, zero, zero, zero, zero, zero, zero, zero, zero
     while m != 0:
         f, a, w = 16*lowest_bit(m), load(desk, ALPHAS + 16*slot), load(desk, WEIGHTS + 16*slot)
-        dr, dg, db, behind = load(desk, D_R + f), load(desk, D_G + f), load(desk, D_B + f), load(desk, BEHIND + f)
+        dr, dg, db = load(desk, D_R + f), load(desk, D_G + f), load(desk, D_B + f)
+        behind = load(desk, BEHIND + f)
         more = fma(dr, red, fma(dg, green, fma(db, blue, 0.0 - behind)))
         if wide: more = more + load(desk, OWNS + 16*slot)
         d = w*more
@@ -101,13 +102,14 @@ def backward_pair(m, slot, j, wide, table, desk):
         slot, m = slot + 1, m & (m - 1)
     return sums((r, g, b, s, sx, sy, sxx, sxy, syy))
 
-# %% ../../nbs/splat/04g_gradient.ipynb #f78628a3
+# %% ../../nbs/splat/04g_gradient.ipynb #c055758a
 @inner
 def own_channels(b, n, lists, pairs, start, features, desk):
     "The channels after the third of each layer, times the pixel's gradients"
     for v in range(b*LIST, b*LIST + n):
         p, own = at(pairs, start + at(lists, v))*features.count, lanes_of(0.0)
-        for c in range(features.count): own = fma(every(features.values, p + c), load(desk, EXTRA + c*PLANE + 16*b), own)
+        for c in range(features.count):
+            own = fma(every(features.values, p + c), load(desk, EXTRA + c*PLANE + 16*b), own)
         store(desk, OWNS + 16*at(lists, SLOT_LISTS + v), own)
 
 # %% ../../nbs/splat/04g_gradient.ipynb #14eb3468
@@ -123,13 +125,13 @@ def channel_sums(m, slot, c, desk):
         slot, m = slot + 1, m & (m - 1)
     return sums((x0, x1, x2, x3, x4, x5, x6, x7))
 
-# %% ../../nbs/splat/04g_gradient.ipynb #37d6212d
+# %% ../../nbs/splat/04g_gradient.ipynb #9fb279ad
 @inner
 def add(array, i, x): store(array, i, load(array, i) + x)
 
 @inner
 def backward_chunk(lo, hi, c, x, y, soon, tiles, tape, features, total, d_features, table, desk, lists):
-    "The pairs lo..hi-1 of a tile, the last one first; `soon`: the first pair of the chunk that comes next"
+    "The pairs lo..hi-1 of a tile, the last one first; the next chunk will begin at pair `soon`"
     list_chunk(lo, hi, c, f32(x), f32(y), tiles, tape.masks, desk, lists)
     for b in range(BLOCKS):
         n = at(lists, COUNTS + b)
@@ -141,9 +143,10 @@ def backward_chunk(lo, hi, c, x, y, soon, tiles, tape, features, total, d_featur
         m, slot, i = at(tape.masks, c*CHUNK + j), I64(desk[SPARE + j]), at(tiles.pairs, lo + j)
         if m == 0: continue
         add(total, i*LINE, backward_pair(m, slot, j, features.count > 0, table, desk))
-        for q in range(0, features.count, 8): add(d_features, i*features.count + q, channel_sums(m, slot, q, desk))
+        for q in range(0, features.count, 8):
+            add(d_features, i*features.count + q, channel_sums(m, slot, q, desk))
 
-# %% ../../nbs/splat/04g_gradient.ipynb #27860d37
+# %% ../../nbs/splat/04g_gradient.ipynb #4f39983c
 @inner
 def backward_tiles(t, threads, tiles, gradient, tape, features, total, d_features, table, desk, lists):
     "The t-th run of tiles: add to each Gaussian's sums"
@@ -154,10 +157,11 @@ def backward_tiles(t, threads, tiles, gradient, tape, features, total, d_feature
         for k in range(4): store(desk, k*PLANE + f, lanes_of(0.0))
         for k in range(features.count): store(desk, EXTRA + k*PLANE + f, lanes_of(0.0))
     for k in range(last_tile - 1, first_tile - 1, -1):
-        start, end, x, y = tiles.starts[k], tiles.starts[k + 1], k % tiles.columns*TILE, k//tiles.columns*TILE
+        start, end = tiles.starts[k], tiles.starts[k + 1]
+        x, y = k % tiles.columns*TILE, k//tiles.columns*TILE
         if start == end: continue
         read_tile(x, y, gradient, desk)
         for c in range(tiles.chunks[k + 1] - 1, tiles.chunks[k] - 1, -1):
             lo = start + (c - tiles.chunks[k])*CHUNK
-            backward_chunk(lo, min(lo + CHUNK, end), c, x, y, max(lo - CHUNK, 0), tiles, tape, features, total, d_features,
-                           table, desk, lists)
+            backward_chunk(lo, min(lo + CHUNK, end), c, x, y, max(lo - CHUNK, 0), tiles, tape, features,
+                           total, d_features, table, desk, lists)
