@@ -65,7 +65,7 @@ def cosine(
     "The factor on every rate at step i"
     return final + (1 - final)*(1 + math.cos(math.pi*i/iterations))/2
 
-# %% ../../nbs/refine/03_refine.ipynb #2ef6a073
+# %% ../../nbs/refine/03_refine.ipynb #856eea16
 def step_loss(
     world: WorldGaussians,  # the avatar, posed as in the frame
     frame,                  # a `Frame`: image, alpha, camera
@@ -77,7 +77,7 @@ def step_loss(
     image, _ = render(world, frame.camera, background)
     loss = photometric_over(image, frame.image, frame.alpha, background, settings.l1, settings.ssim)
     if not awake: return loss
-    return loss + settings.aspect*screen_aspect(world, frame.camera, settings.tolerance)
+    return loss + screen_aspect(world, frame.camera, settings.tolerance, settings.aspect)
 
 # %% ../../nbs/refine/03_refine.ipynb #19f2b188
 def take_step(
@@ -121,7 +121,7 @@ def share(
     "How much of its step a Gaussian takes that is so many pixels large"
     return ((pixels - .5)/2.5).clamp(0, 1)
 
-# %% ../../nbs/refine/03_refine.ipynb #8686b47d
+# %% ../../nbs/refine/03_refine.ipynb #9242bc12
 KEPT = 100  # frames, half a gigabyte at 512 x 512
 
 def keeper(
@@ -130,6 +130,7 @@ def keeper(
 ):
     "A function from a number to that frame and to the head's vertices in it (V,3)"
     @lru_cache(KEPT)
+    @torch.no_grad()
     def look_up(t):
         frame = clip[t]
         return frame, avatar.head.vertices(frame.codes.replace(shape=avatar.shape))

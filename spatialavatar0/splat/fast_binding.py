@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['f64', 'three', 'four', 'put', 'plus', 'minus', 'scaled', 'across', 'hamilton', 'opposite', 'turned', 'edges',
            'farthest', 'axes', 'quaternion_of', 'write_frame', 'unit', 'forward', 'backward', 'pull', 'd_edges', 'add',
-           'backward_mesh', 'flat', 'Bound', 'bind_to_mesh', 'check']
+           'backward_mesh', 'Bound', 'bind_to_mesh', 'check']
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #6922b001
+# %% ../../nbs/splat/02a_fast_binding.ipynb #ac410c52
 import math
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ..core import check_index, check_shape
 from .binding import bind, triangle_frames
+from .cpu import flat
 from .screen import dot
 from .simd import inner, kernel
 from .team import get_threads, meet, run
@@ -115,7 +116,7 @@ def write_frame(vertices, faces, f, frames):
     put(frames, 2*f, quaternion_of(a0, a1, a2))
     put(frames, 2*f + 1, scaled(1/3, centre) + ((base + abs(dot(a2, e2)))/2,))
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #b667f9be
+# %% ../../nbs/splat/02a_fast_binding.ipynb #01d3adc3
 @inner
 def unit(q):
     "q/|q|, and 1/|q|; no turn, and 0, where it has no length"
@@ -132,10 +133,10 @@ def forward(t, threads, meeting, vertices, faces, frames, triangle, local, world
     lo, hi = part(len(triangle), threads, t)
     for i in range(lo, hi):
         q, place = four(frames, 2*triangle[i]), four(frames, 2*triangle[i] + 1)
-        s, a = place[3], three(local[2], i)
+        s = place[3]
         put(world[0], i, plus(place[:3], scaled(s, turned(q, three(local[0], i)))))
         put(world[1], i, hamilton(q, unit(four(local[1], i))[0]))
-        put(world[2], i, (s*math.exp(a[0]), s*math.exp(a[1]), s*math.exp(a[2])))
+        for k in range(3*i, 3*i + 3): world[2][k] = s*math.exp(local[2][k])
 
 # %% ../../nbs/splat/02a_fast_binding.ipynb #5d0ea3f8
 @kernel
@@ -199,9 +200,7 @@ def backward_mesh(vertices, faces, frames, triangle, local, world, d_world, load
         add(d_vertices, faces[3*f + 1], plus(force, g1))
         add(d_vertices, faces[3*f + 2], plus(force, g2))
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #136ee82b
-def flat(*tensors): return tuple(x.detach().contiguous().numpy().reshape(-1) for x in tensors)
-
+# %% ../../nbs/splat/02a_fast_binding.ipynb #a2f2d359
 class Bound(torch.autograd.Function):
     "The kernels, for tensors of one precision"
     @staticmethod
