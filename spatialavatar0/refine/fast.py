@@ -40,7 +40,7 @@ def times_up(up, *gradients):
     "The gradients that the forward pass has made, by what comes from above, which is mostly 1"
     return gradients if up == 1 else tuple(up*x for x in gradients)
 
-# %% ../../nbs/refine/02a_fast.ipynb #06e62dd8
+# %% ../../nbs/refine/02a_fast.ipynb #fca7752e
 MARGIN = 8  # zeros on either side of a row, at least half the taps
 
 @inner
@@ -52,10 +52,9 @@ def margins(array, o, width, stride):
 @inner
 def lay_out(y0, y1, image, target, matte, background, width, height, stride, X, Y):
     "Rows y0..y1-1 of both pictures as planes with margins"
-    for c in range(3):
-        b = background[c]
-        for y in range(y0, y1):
-            o, i = (c*height + y)*stride, y*width
+    for y in range(y0, y1):
+        for c in range(3):
+            o, i, b = (c*height + y)*stride, y*width, background[c]
             margins(X, o, width, stride)
             margins(Y, o, width, stride)
             for j in range(width): X[o + MARGIN + j] = image[c*height*width + i + j]
