@@ -23,7 +23,7 @@ from .simd import inner, kernel
 from .team import get_threads, meet, run
 from .tiles import part
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #bd160d1c
+# %% ../../nbs/splat/02a_fast_binding.ipynb #b1f7a97b
 f64 = np.float64
 
 @inner
@@ -49,7 +49,6 @@ def scaled(r, a): return r*a[0], r*a[1], r*a[2]
 @inner
 def across(a, b): return a[1]*b[2] - a[2]*b[1], a[2]*b[0] - a[0]*b[2], a[0]*b[1] - a[1]*b[0]
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #b9aae961
 @inner
 def hamilton(p, q):
     "The product of quaternions: turn by q, then by p"
@@ -65,11 +64,12 @@ def turned(q, x):
     t = scaled(2., across(q[1:], x))
     return plus(plus(x, scaled(q[0], t)), across(q[1:], t))
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #9d011520
+# %% ../../nbs/splat/02a_fast_binding.ipynb #8f3e46ea
 @inner
 def edges(vertices, faces, f):
     "From a triangle's first vertex to the others, and three times its centre"
-    v0, v1, v2 = three(vertices, faces[3*f]), three(vertices, faces[3*f + 1]), three(vertices, faces[3*f + 2])
+    v0, v1 = three(vertices, faces[3*f]), three(vertices, faces[3*f + 1])
+    v2 = three(vertices, faces[3*f + 2])
     return minus(v1, v0), minus(v2, v0), plus(v0, plus(v1, v2))
 
 @inner
@@ -200,7 +200,7 @@ def backward_mesh(vertices, faces, frames, triangle, local, world, d_world, load
         add(d_vertices, faces[3*f + 1], plus(force, g1))
         add(d_vertices, faces[3*f + 2], plus(force, g2))
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #a2f2d359
+# %% ../../nbs/splat/02a_fast_binding.ipynb #d2b34d57
 class Bound(torch.autograd.Function):
     "The kernels, for tensors of one precision"
     @staticmethod
@@ -215,16 +215,16 @@ class Bound(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *d_world):
         triangle, faces, vertices, frames, *rest = ctx.saved_tensors
-        local, world, d_world, d_vertices = flat(*rest[:3]), flat(*rest[3:]), flat(*d_world), None
+        riders = *flat(frames, triangle), flat(*rest[:3]), flat(*rest[3:]), flat(*d_world)
+        d_vertices = None
         d_local = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in rest[:3])
-        if any(ctx.needs_input_grad[3:]):
-            run(backward, get_threads(), *flat(frames, triangle), local, world, d_world, flat(*d_local))
+        if any(ctx.needs_input_grad[3:]): run(backward, get_threads(), *riders, flat(*d_local))
         if ctx.needs_input_grad[2]:
-            d_vertices, loads = torch.zeros(vertices.shape, dtype=vertices.dtype), np.zeros(7*len(faces))
-            backward_mesh(*flat(vertices, faces, frames, triangle), local, world, d_world, loads, *flat(d_vertices))
+            d_vertices = torch.zeros(vertices.shape, dtype=vertices.dtype)
+            backward_mesh(*flat(vertices, faces), *riders, np.zeros(7*len(faces)), *flat(d_vertices))
         return None, None, d_vertices, *d_local
 
-# %% ../../nbs/splat/02a_fast_binding.ipynb #b659905b
+# %% ../../nbs/splat/02a_fast_binding.ipynb #b2b73de7
 def bind_to_mesh(
     xyz: Tensor,         # (N,3) local centres
     quaternion: Tensor,  # (N,4) local orientations w,x,y,z, of any length; zero means no turn
@@ -235,8 +235,9 @@ def bind_to_mesh(
 ) -> tuple[Tensor, Tensor, Tensor]:  # world xyz (...,N,3), unit quaternion (...,N,4), scale (...,N,3)
     "`bind` to the `triangle_frames` of a mesh, by the quickest way there is"
     local, triangle, faces = (xyz, quaternion, log_scale), triangle.to(xyz.device), faces.to(vertices.device)
-    simple = all(x.ndim == 2 and x.dtype == torch.float32 and x.device.type == 'cpu' for x in (*local, vertices))
-    if not simple: return bind(*local, triangle, triangle_frames(vertices, faces))
+    quick = lambda x: x.ndim == 2 and x.dtype == torch.float32 and x.device.type == 'cpu'
+    if not all(map(quick, (*local, vertices))):
+        return bind(*local, triangle, triangle_frames(vertices, faces))
     check(*local, triangle, vertices, faces)
     return Bound.apply(triangle.long(), faces.long(), vertices, *local)
 
@@ -244,5 +245,5 @@ def check(xyz, quaternion, log_scale, triangle, vertices, faces):
     "Raise `ValueError` where shapes do not fit, or an index points nowhere; the kernels do not look"
     check_shape('vertices', vertices, 'V 3'); check_shape('faces', faces, 'F 3')
     check_shape('triangle', triangle, 'N'); check_shape('quaternion', quaternion, f'{len(triangle)} 4')
-    check_shape('xyz', xyz, f'{len(triangle)} 3'); check_shape('log_scale', log_scale, f'{len(triangle)} 3')
+    for name, x in dict(xyz=xyz, log_scale=log_scale).items(): check_shape(name, x, f'{len(triangle)} 3')
     check_index('faces', faces, len(vertices)); check_index('triangle', triangle, len(faces))
