@@ -8,7 +8,7 @@ __all__ = ['MARGIN', 'RING', 'HALF_LOG', 'EPSILON', 'simple', 'times_up', 'margi
            'PhotometricOver', 'photometric_over', 'excess', 'aspect_16', 'aspect_pass', 'ScreenAspect', 'screen_aspect',
            'adam_pass', 'Adam', 'run_adam', 'slow_adam']
 
-# %% ../../nbs/refine/02a_fast.ipynb #a0a193f6
+# %% ../../nbs/refine/02a_fast.ipynb #9c4dc09f
 import math
 
 import numpy as np
@@ -24,10 +24,11 @@ from ..splat.cpu import Lease, flat, lens_of
 from ..splat.gaussians import Gaussians, WorldGaussians
 from ..splat.memory import load_3, load_4, store_3, store_4
 from ..splat.reference import project_gaussians
-from ..splat.screen import (copy_rows, covariance, d_centre, d_quaternion, dot, jacobian, paste_rows,
-                                         rotations, share, slopes, sum_of, tame, times, to_camera, turned)
-from ..splat.simd import (absolute, first, fma, inner, kernel, lanes_of, load, log2, maximum, sqrt,
-                                       store, where)
+from ..splat.screen import (copy_rows, covariance, d_centre, d_quaternion, dot, jacobian,
+                                         paste_rows, rotations, share, slopes, sum_of, tame, times,
+                                         to_camera, turned)
+from ..splat.simd import (absolute, first, fma, inner, kernel, lanes_of, load, log2,
+                                       maximum, sqrt, store, where)
 from ..splat.team import get_threads, meet, run
 from ..splat.tiles import part
 
@@ -108,14 +109,15 @@ def blur_row(y, o, wide, height, X, Y, ring):
         if 0 <= y < height: row = moments(X, Y, o + MARGIN + x)
         for m in range(5): store(ring, m*size + place + x, row[m])
 
-# %% ../../nbs/refine/02a_fast.ipynb #5d2b65bb
+# %% ../../nbs/refine/02a_fast.ipynb #f0856bda
 @inner
 def compare_row(y, o, width, wide, X, Y, ring, by, spare):
     "Three derivatives of a row, to `by`, and its sums of S and of |x - y|"
     total, off, stride = lanes_of(0.0), lanes_of(0.0), wide + 2*MARGIN
     for x in range(0, wide, 16):
-        S, d, d_xx, d_xy = similarity(down(ring, 0, y, x, wide), down(ring, 1, y, x, wide), down(ring, 2, y, x, wide),
-                                      down(ring, 3, y, x, wide), down(ring, 4, y, x, wide))
+        S, d, d_xx, d_xy = similarity(down(ring, 0, y, x, wide), down(ring, 1, y, x, wide),
+                                      down(ring, 2, y, x, wide), down(ring, 3, y, x, wide),
+                                      down(ring, 4, y, x, wide))
         inside, i = first(width - x), MARGIN + x
         total, off = total + where(inside, S, 0.0), off + absolute(load(X, o + i) - load(Y, o + i))
         store(by, i, where(inside, d, 0.0))
@@ -145,13 +147,13 @@ def slope_row(y, o, out, wide, l1, ssim, X, Y, ring, gradient):
         sign = where(p > q, l1, where(p < q, 0.0 - l1, 0.0))
         store(gradient, out + x, sign - ssim*(d + 2*p*d_xx + q*d_xy))
 
-# %% ../../nbs/refine/02a_fast.ipynb #a84b7935
+# %% ../../nbs/refine/02a_fast.ipynb #4da18c37
 @inner
 def sweep(c, y0, y1, width, wide, height, l1, ssim, X, Y, ring, ring3, by, spare, gradient):
     "Gradient of rows y0..y1-1 of a channel; their sums of S and |x - y|"
     stride, total, off = wide + 2*MARGIN, 0.0, 0.0
     for y in range(y0 - 10, y1 + 10):
-        o = (c*height + y)*stride
+        o, out = (c*height + y)*stride, (c*height + y - 10)*wide
         blur_row(y, o, wide, height, X, Y, ring)
         k = y - 5
         if y0 - 5 <= k and 0 <= k < height:
@@ -159,13 +161,13 @@ def sweep(c, y0, y1, width, wide, height, l1, ssim, X, Y, ring, ring3, by, spare
             if y0 <= k < y1: total, off = total + S, off + d
         blur_derivatives(k, wide, 0 <= k < height, by, ring3)
         if y - 10 >= y0:
-            slope_row(y - 10, o - 10*stride, (c*height + y - 10)*wide, wide, l1, ssim, X, Y, ring3, gradient)
+            slope_row(y - 10, o - 10*stride, out, wide, l1, ssim, X, Y, ring3, gradient)
     return total, off
 
-# %% ../../nbs/refine/02a_fast.ipynb #40295e72
+# %% ../../nbs/refine/02a_fast.ipynb #8c15f3dc
 @kernel
-def photometric_pass(t, threads, meeting, width, height, image, target, matte, background, l1, ssim, X, Y, rings,
-                     rings3, by, spare, sums, gradient):
+def photometric_pass(t, threads, meeting, width, height, image, target, matte, background, l1, ssim,
+                     X, Y, rings, rings3, by, spare, sums, gradient):
     "Value and gradient; thread t's sums of S and |x - y| to sums[t]"
     wide, n = (width + 15)//16*16, 3*height*width
     y0, y1 = part(height, threads, t)
@@ -174,23 +176,25 @@ def photometric_pass(t, threads, meeting, width, height, image, target, matte, b
     meet(meeting, threads)
     sums[t, 0] = sums[t, 1] = 0
     for c in range(3):
-        S, d = sweep(c, y0, y1, width, wide, height, l1/n, ssim/n, X, Y, rings[t], rings3[t], by[t], spare[t], gradient)
+        S, d = sweep(c, y0, y1, width, wide, height, l1/n, ssim/n, X, Y, rings[t], rings3[t], by[t],
+                     spare[t], gradient)
         sums[t, 0] += S
         sums[t, 1] += d
 
-# %% ../../nbs/refine/02a_fast.ipynb #f5ef6eee
+# %% ../../nbs/refine/02a_fast.ipynb #54e8caaa
 class PhotometricOver(torch.autograd.Function):
     "The kernel, as torch sees it: its gradient reaches the image only"
     @staticmethod
     def forward(ctx, image, target, matte, background, l1, ssim):
         (height, width, _), threads, lease = image.shape, get_threads(), Lease()
         ws, wide = lease.workspace, -(-width//16)*16
-        plane, gradient = 3*height*(wide + 2*MARGIN), image.new_empty(3, height, wide)
-        sums = np.zeros((threads, 2))
-        run(photometric_pass, threads, width, height, *flat(image.permute(2, 0, 1).contiguous(), target.contiguous(),
-            matte.contiguous(), background), l1, ssim, ws('X', plane), ws('Y', plane),
-            ws('rings', (threads, 5*RING*wide)), ws('rings3', (threads, 3*RING*wide)),
-            ws('by', (threads, 3*(wide + 2*MARGIN))), ws('spare', (threads, 304)), sums, *flat(gradient))
+        planes, gradient = (3, height, wide + 2*MARGIN), image.new_empty(3, height, wide)
+        sums, image_planes = np.zeros((threads, 2)), image.permute(2, 0, 1)
+        pictures = flat(image_planes, target, matte, background)
+        run(photometric_pass, threads, width, height, *pictures, l1, ssim,
+            *(ws(name, math.prod(planes)) for name in 'XY'), ws('rings', (threads, 5*RING*wide)),
+            ws('rings3', (threads, 3*RING*wide)), ws('by', (threads, 3*planes[2])),
+            ws('spare', (threads, 304)), sums, *flat(gradient))
         ctx.save_for_backward(gradient[..., :width].permute(1, 2, 0))
         S, off = sums.sum(0)/image.numel()
         return image.new_tensor(l1*off + ssim*(1 - S))
@@ -199,7 +203,7 @@ class PhotometricOver(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, up): return *times_up(up, *ctx.saved_tensors), None, None, None, None, None
 
-# %% ../../nbs/refine/02a_fast.ipynb #956e1fce
+# %% ../../nbs/refine/02a_fast.ipynb #b855fbb0
 def photometric_over(
     image: Tensor,       # (H,W,3) rendered, over the background
     target: Tensor,      # (H,W,3) photograph
@@ -208,9 +212,10 @@ def photometric_over(
     l1: float = .8,      # lambda_1
     ssim: float = .2,    # lambda_s
 ) -> Tensor:             # ()
-    "The first two terms of eq. 5 with the photograph's side of eq. 13; its gradient reaches `image` only"
-    check_shape('image', image, 'H W 3'); check_shape('target', target, f'{image.shape[0]} {image.shape[1]} 3')
-    check_shape('matte', matte, f'{image.shape[0]} {image.shape[1]}'); check_shape('background', background, '3')
+    "The first two terms of eq. 5, the photograph as in eq. 13; the gradient reaches `image` only"
+    check_shape('image', image, 'H W 3'); check_shape('background', background, '3')
+    H, W, _ = image.shape
+    check_shape('target', target, f'{H} {W} 3'); check_shape('matte', matte, f'{H} {W}')
     if simple(image, target, matte, background):
         return PhotometricOver.apply(image, target, matte, background, l1, ssim)
     return photometric(image, matted(target, matte, background), l1, ssim)
@@ -229,7 +234,7 @@ def excess(a, b, c, det, tolerance):
     by_b = where(active, middle*b/(r*det), 0.0)
     return maximum(over, 0.0), .5*(by_half - by_middle), by_b, 0.0 - .5*(by_half + by_middle)
 
-# %% ../../nbs/refine/02a_fast.ipynb #82bee357
+# %% ../../nbs/refine/02a_fast.ipynb #38f3f9a0
 @inner
 def aspect_16(at, world, lens, tolerance, weight, grads):
     "The excess of sixteen Gaussians, and their gradients times `weight`"
@@ -250,7 +255,8 @@ def aspect_16(at, world, lens, tolerance, weight, grads):
     dm, dn = times(dm, size), times(dn, size)
     dq = d_quaternion(q, inverse, m, n, dm, dn)
     store_4(grads[1], 4*at, (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])))
-    dm, dn = (dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])), (dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:]))
+    dm = dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])
+    dn = dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:])
     dp = d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, lanes_of(0.0), lanes_of(0.0))
     store_3(grads[0], 3*at, (tame(dp[0]), tame(dp[1]), tame(dp[2])))
     return loss
@@ -270,16 +276,16 @@ def aspect_pass(t, threads, meeting, n, world, lens, tolerance, weight, tail, gr
         store(spare[t], 0, loss)
         sums[t] += sum_of(spare[t], 0, 16)
 
-# %% ../../nbs/refine/02a_fast.ipynb #92248e1b
+# %% ../../nbs/refine/02a_fast.ipynb #6f7361da
 class ScreenAspect(torch.autograd.Function):
     "The kernel, as torch sees it"
     @staticmethod
     def forward(ctx, camera, tolerance, weight, *geometry):
         n, threads, lease = len(geometry[0]), get_threads(), Lease()
         ws, sums, grads = lease.workspace, np.zeros(threads), [torch.empty(x.shape) for x in geometry]
-        world, tail = flat(*(x.contiguous() for x in geometry)), tuple(ws(f'tail{k}', 64) for k in range(3))
-        run(aspect_pass, threads, n, world, lens_of(camera), tolerance, weight/n, tail, flat(*grads),
-            ws('spare', (threads, 304)), sums)
+        tail = tuple(ws(f'tail{k}', 64) for k in range(3))
+        run(aspect_pass, threads, n, flat(*geometry), lens_of(camera), tolerance, weight/n, tail,
+            flat(*grads), ws('spare', (threads, 304)), sums)
         ctx.save_for_backward(*grads)
         return geometry[0].new_tensor(weight*sums.sum()/n)
 
@@ -287,7 +293,7 @@ class ScreenAspect(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, up): return None, None, None, *times_up(up, *ctx.saved_tensors)
 
-# %% ../../nbs/refine/02a_fast.ipynb #b1a7e38c
+# %% ../../nbs/refine/02a_fast.ipynb #8519b024
 def screen_aspect(
     world: WorldGaussians,  # N Gaussians
     camera: Camera,
@@ -298,7 +304,8 @@ def screen_aspect(
     if not simple(*world[:3]):
         return weight*aspect_loss(project_gaussians(world, camera).covariance, tolerance)
     N = len(world.xyz)
-    for name, k in dict(xyz=3, quaternion=4, scale=3).items(): check_shape(name, getattr(world, name), f'{N} {k}')
+    check_shape('xyz', world.xyz, 'N 3'); check_shape('quaternion', world.quaternion, f'{N} 4')
+    check_shape('scale', world.scale, f'{N} 3')
     return ScreenAspect.apply(camera, tolerance, weight, *world[:3])
 
 # %% ../../nbs/refine/02a_fast.ipynb #a3df92f1
@@ -319,17 +326,19 @@ def adam_pass(t, threads, meeting, x, gradient, mean, square, weight, rate, debi
         mean[i], square[i] = .9*mean[i] + .1*g, .999*square[i] + .001*g*g
         x[i] -= rate*weight[i]*mean[i]/(math.sqrt(square[i]*debias) + EPSILON)
 
-# %% ../../nbs/refine/02a_fast.ipynb #2e84d398
+# %% ../../nbs/refine/02a_fast.ipynb #361c1f2b
 class Adam:
     "Adam for Gaussians: a rate for each attribute, and of each step a share for each Gaussian"
     def __init__(self, gaussians: Gaussians):  # they ask for gradients, and are changed in place
         self.x, self.steps = gaussians.parameters(), {}
-        self.mean, self.square = ({k: torch.zeros_like(x, requires_grad=False) for k, x in self.x.items()} for _ in range(2))
+        zeros = lambda: {k: torch.zeros_like(x, requires_grad=False) for k, x in self.x.items()}
+        self.mean, self.square = zeros(), zeros()
         self.set_share(torch.ones(len(gaussians)))
 
     def set_share(self, share: Tensor):  # (N,) in 0..1
         "What part of its step each Gaussian takes from now on"
-        self.weight = {k: share.to(x).reshape(-1, *[1]*(x.ndim - 1)).expand_as(x).contiguous() for k, x in self.x.items()}
+        spread = lambda x: share.to(x).reshape(-1, *[1]*(x.ndim - 1)).expand_as(x).contiguous()
+        self.weight = {k: spread(x) for k, x in self.x.items()}
 
     @torch.no_grad()
     def step(self, rates: dict):  # by attribute
