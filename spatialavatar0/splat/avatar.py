@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'ATTRIBUTES', 'Avatar', 'paving', 'read_header']
 
-# %% ../../nbs/splat/07_avatar.ipynb #df13cc5d
+# %% ../../nbs/splat/07_avatar.ipynb #f4914a89
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from ..core import UserError, atomic_path, check_shape
 from ..head.model import HeadCodes, HeadModel, open_head
 from ..head.uv import UVLayout
 from ..rotation import matrix_to_quaternion
-from .binding import bind, triangle_frames, unbind
+from .binding import triangle_frames, unbind
+from .fast_binding import bind_to_mesh
 from .gaussians import Gaussians, WorldGaussians
 from .render import check_finite
 from .render import render as render_world
@@ -82,16 +83,23 @@ def codes(self: Avatar,
     neutral = self.head.codes(*batch)
     return neutral.replace(shape=neutral.shape + self.shape)
 
-# %% ../../nbs/splat/07_avatar.ipynb #1cc3070b
+# %% ../../nbs/splat/07_avatar.ipynb #27f8cdaa
 @patch
 def pose(
     self: Avatar,
     codes: HeadCodes,  # of the same head model; their shape does not count
 ) -> WorldGaussians:   # batch axes of the codes lead in xyz, quaternion and scale
     "Gaussians in the world: vertices, frames of the triangles (eq. 8), binding (eq. 1)"
-    frames = triangle_frames(self.head.vertices(codes.replace(shape=self.shape)), self.head.faces)
+    return self.on(self.head.vertices(codes.replace(shape=self.shape)))
+
+@patch
+def on(
+    self: Avatar,
+    vertices: Tensor,  # (...,V,3) the posed head
+) -> WorldGaussians:   # batch axes of the vertices lead in xyz, quaternion and scale
+    "The second half of `pose`, for those who have the vertices"
     g = self.gaussians
-    world = bind(g.xyz, g.quaternion, g.log_scale, self.layout.triangle.to(g.xyz.device), frames)
+    world = bind_to_mesh(g.xyz, g.quaternion, g.log_scale, self.layout.triangle, vertices, self.head.faces)
     return WorldGaussians(*world, g.colour, g.opacity)
 
 # %% ../../nbs/splat/07_avatar.ipynb #3377d388
