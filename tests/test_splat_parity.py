@@ -1,10 +1,11 @@
 """Every renderer draws what the reference draws, and differentiates it alike
 
-The definition has thresholds: a layer under 1/255 is skipped, and a pixel ends before its light falls to 1e-4. And the
-order is that of the depths. Where the reference is within rounding of a threshold, or of another order, a renderer in single
-precision may decide otherwise, and both are right. Such pixels are found by asking whether opacities that are 0.02 % higher
-or lower would decide otherwise, and whether two layers of one pixel have depths within some 1e-7. They are left out of
-the comparison of pictures and get no weight in the loss that is differentiated; how many there are is limited, to 15 %.
+The definition has thresholds: a layer under 1/255 is skipped, and a pixel ends before its light falls to 1e-4. And
+the order is that of the depths. Where the reference is within rounding of a threshold, or of another order, a renderer
+in single precision may decide otherwise, and both are right. Such pixels are found by asking whether opacities that are
+0.02 % higher or lower would decide otherwise, and whether two layers of one pixel have depths within some 1e-7. They
+are left out of the comparison of pictures and get no weight in the loss that is differentiated. How many there are is
+limited, to 15 %.
 """
 import pytest
 import torch
