@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CANONICAL', 'FORWARD', 'BACKWARD', 'CONTESTANTS', 'FULL', 'QUICK', 'COLUMNS', 'unit', 'surface', 'stretch', 'grown',
            'focal_length', 'scene', 'tile_lists', 'tiled', 'render_torch', 'blended', 'multiply', 'fma_rate', 'job',
-           'contest', 'resident', 'peak', 'peak_apart', 'line', 'affordable', 'bench_render', 'cells', 'table', 'plot',
-           'save']
+           'contest', 'resident', 'peak', 'peak_apart', 'on_tiles', 'guess', 'line', 'bench_render', 'cells', 'table',
+           'plot', 'save']
 
-# %% ../../nbs/bench/01_render.ipynb #2ba786ff
-import subprocess, sys, time
+# %% ../../nbs/bench/01_render.ipynb #d6a16672
+import ctypes, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -202,7 +202,7 @@ def contest(
             if sum(times[name]) < seconds: times[name].append(one())
     return {name: found[1:] or found for name, found in times.items()}
 
-# %% ../../nbs/bench/01_render.ipynb #80da3ee4
+# %% ../../nbs/bench/01_render.ipynb #ad3c9fba
 def resident(key):
     "VmRSS, the size of this process, or VmHWM, the largest it had, in MB"
     line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(key))
@@ -215,6 +215,7 @@ def peak(
     set_threads(threads); torch.set_num_threads(threads)
     job(CONTESTANTS[name], *scene(100, 32), True)
     what = scene(n, size, seed)
+    ctypes.CDLL(None).malloc_trim(0)
     Path('/proc/self/clear_refs').write_text('5')
     before = resident('VmRSS')
     job(CONTESTANTS[name], *what, True)
@@ -229,93 +230,97 @@ def peak_apart(
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     return round(float(done.stdout), 1) if done.returncode == 0 else None
 
-# %% ../../nbs/bench/01_render.ipynb #127c40ea
+# %% ../../nbs/bench/01_render.ipynb #f58c6f06
+@torch.no_grad()
+def on_tiles(world, camera) -> int:
+    "Pairs of a pixel and a Gaussian whose box touches the pixel's tile"
+    return 256*sum(len(near) for _, near in tiled(world, camera, 16)[2])
+
+def guess(
+    draw,                  # a contestant
+    world: WorldGaussians,
+    camera: Camera,
+) -> float:                # seconds
+    "How long one forward and backward pass would take"
+    lenses = [camera.crop((camera.width - w)/2, (camera.height - w)/2, w, w) for w in (16, 48)]
+    (a, n), (b, m) = ((job(draw, world, lens, True), on_tiles(world, lens)) for lens in lenses)
+    return b + max(b - a, 0)/(m - n)*(on_tiles(world, camera) - m)
+
+# %% ../../nbs/bench/01_render.ipynb #aba2e2ba
 def line(
-    what: tuple,        # world and camera
+    what: tuple,     # world and camera
     threads: int,
-    pairs: int,         # that are blended
-    who: list,          # names of contestants
-    seconds: float,
+    pairs: int,      # that are blended
+    seconds: float,  # for each contestant
+    limit: float,    # seconds, of one forward and backward pass
 ) -> dict:
     "Milliseconds, median and least, of each contestant; and the least that the arithmetic takes"
     set_threads(threads); torch.set_num_threads(threads)
-    ways = {(name, way): partial(job, CONTESTANTS[name], *what, way == 'both')
-            for name in who for way in ('forward', 'both')}
-    found = contest(ways, seconds)
-    rate = fma_rate(threads)
-    floors = {'forward': 1e3*FORWARD*pairs/rate, 'both': 1e3*(FORWARD + BACKWARD)*pairs/rate}
-    times = {name: {} for name in who}
-    for (name, way), x in found.items(): times[name][way] = [1e3*median(x), 1e3*min(x)]
+    slow = {name: t for name in ('torch', 'reference') if (t := guess(CONTESTANTS[name], *what)) > limit}
+    jobs = {(name, way): partial(job, CONTESTANTS[name], *what, way == 'both')
+            for name in CONTESTANTS if name not in slow for way in ('forward', 'both')}
+    times, rate = {name: {'both': [1e3*t]} for name, t in slow.items()}, fma_rate(threads)
+    for (name, way), x in contest(jobs, seconds).items():
+        times.setdefault(name, {})[way] = [1e3*median(x), 1e3*min(x)]
+    floor = {'forward': 1e3*FORWARD*pairs/rate, 'both': 1e3*(FORWARD + BACKWARD)*pairs/rate}
     return {'size': what[1].width, 'gaussians': len(what[0].xyz), 'threads': threads, 'blended': pairs,
-            'multiply-adds a second': rate, 'floor': floors, 'ms': times}
+            'multiply-adds a second': rate, 'floor': floor, 'ms': times, 'guessed': list(slow)}
 
-# %% ../../nbs/bench/01_render.ipynb #f036d1d8
-def affordable(
-    lines: list[dict],  # so far
-    pairs: int,         # of the line to come
-    limit: float = 10., # seconds
-) -> list[str]:
-    "Who is fast enough"
-    def guess(name):
-        known = [x for x in lines if name in x['ms']]
-        return known[-1]['ms'][name]['both'][0]/1e3*pairs/known[-1]['blended'] if known else 0
-    return [name for name in CONTESTANTS if name == 'ours' or guess(name) < limit]
-
-# %% ../../nbs/bench/01_render.ipynb #6a6c4987
-FULL = dict(sizes=(256, 512, 1024), numbers=(10_000, CANONICAL, 200_000), threads=(1, 2), seconds=2.)
-QUICK = dict(sizes=(256, 512), numbers=(CANONICAL,), threads=(2,), seconds=2.)
+# %% ../../nbs/bench/01_render.ipynb #2e9757fd
+FULL = dict(sizes=(256, 512, 1024), numbers=(10_000, CANONICAL, 200_000), threads=(1, 2), limit=4.)
+QUICK = dict(sizes=(256, 512), numbers=(CANONICAL,), threads=(2,), limit=2., memory=False)
 
 def bench_render(
     sizes: tuple, numbers: tuple, threads: tuple,  # pixels; Gaussians; threads
-    seconds: float,        # for each contestant, in each line
-    memory: bool = True,   # whether to measure it
+    limit: float,          # seconds; who would take longer for one picture is not let in
+    seconds: float = 2.,   # for each contestant, in each line
+    memory: bool = True,   # whether to measure it, with the last number of threads
     seed: int = 0,
 ) -> dict:                 # for a JSON file
     "All lines, with what they were measured on"
     kept = get_threads(), torch.get_num_threads()
-    result = {'about': about(seed), 'lines': []}
+    lines, facts = [], about(seed)
     for draw in CONTESTANTS.values(): job(draw, *scene(100, 32), True)  # what must be compiled, is
-    settings = [(n, size) for n in numbers for size in sizes]
-    for n, size in progress(settings, 'measuring'):
+    for n, size in progress([(n, size) for n in numbers for size in sizes], 'measuring'):
         what = scene(n, size, seed)
         pairs = blended(*what)
-        who = affordable(result['lines'], pairs)
-        result['lines'] += [line(what, t, pairs, who, seconds) for t in threads]
-        if memory: result['lines'][-1]['peak'] = {k: peak_apart(k, n, size, threads[-1], seed) for k in who}
+        lines += [line(what, t, pairs, seconds, limit) for t in threads]
+        who = [name for name in CONTESTANTS if memory and name not in lines[-1]['guessed']]
+        lines[-1]['peak'] = {name: peak_apart(name, n, size, threads[-1], seed) for name in who}
     set_threads(kept[0]); torch.set_num_threads(kept[1])
-    return result
+    return {'about': facts, 'lines': lines}
 
-# %% ../../nbs/bench/01_render.ipynb #16c91ecc
+# %% ../../nbs/bench/01_render.ipynb #aac01ae2
 COLUMNS = ('picture', 'Gaussians', 'threads', 'forward ms', 'FPS', 'both ms', 'of the floor', 'torch',
            'reference', 'peak MB: ours', 'torch', 'reference')
 
 def cells(x):
     "One line of the table; – where nothing was measured"
     ours, floor, peaks = x['ms']['ours'], x['floor']['both'], x.get('peak', {})
-    ratios = {k: f"{x['ms'][k]['both'][0]/ours['both'][0]:.0f} ×" for k in x['ms']}
+    ratios = {k: f"{'~'*(k in x['guessed'])}{t['both'][0]/ours['both'][0]:.0f} ×" for k, t in x['ms'].items()}
     return [f"{x['size']}²", f"{x['gaussians']:,}", x['threads'], '{:.2f} [{:.2f}]'.format(*ours['forward']),
             f"{1e3/ours['forward'][0]:.0f}", '{:.2f} [{:.2f}]'.format(*ours['both']),
-            f"{ours['both'][1]/floor:.1f} ×", *(ratios.get(k, '–') for k in ('torch', 'reference')),
+            f"{ours['both'][1]/floor:.1f} ×", ratios['torch'], ratios['reference'],
             *('–' if peaks.get(k) is None else f'{peaks[k]:.0f}' for k in CONTESTANTS)]
 
 def table(
     result: dict,  # of `bench_render`
 ) -> str:          # markdown
-    "Milliseconds as median [least]; how often the floor, and how many times slower the others are"
+    "Milliseconds as median [least]; how often the floor; how many times slower the others are, ~ if guessed"
     rows = [COLUMNS, ['---']*len(COLUMNS), *map(cells, result['lines'])]
     return '\n'.join(f"| {' | '.join(map(str, row))} |" for row in rows) + '\n'
 
-# %% ../../nbs/bench/01_render.ipynb #a0ef1060
+# %% ../../nbs/bench/01_render.ipynb #7e154a50
 def plot(
     result: dict,  # of `bench_render`
 ):                 # matplotlib's `Figure`
     "Forward and backward over the picture's size, a panel for each number of Gaussians, all threads"
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     most = max(x['threads'] for x in result['lines'])
     lines = [x for x in result['lines'] if x['threads'] == most]
     numbers = sorted({x['gaussians'] for x in lines})
-    fig, axs = plt.subplots(1, len(numbers), figsize=(2.6*len(numbers) + 1.6, 2.8), sharey=True,
-                            squeeze=False, layout='constrained')
+    fig = Figure((2.6*len(numbers) + 1.6, 2.8), layout='constrained')
+    axs = fig.subplots(1, len(numbers), sharey=True, squeeze=False)
     for n, ax in zip(numbers, axs[0]): _panel(ax, n, [x for x in lines if x['gaussians'] == n])
     axs[0, 0].set_ylabel('forward + backward (ms)')
     axs[0, -1].legend(frameon=False, loc='center left', bbox_to_anchor=(1, .5))
@@ -323,10 +328,9 @@ def plot(
 
 def _panel(ax, n, lines):
     "Times of each contestant, and the floor"
-    for name, colour in zip(CONTESTANTS, ('#2f5d8a', '#b5452c', '#3f7d58')):
-        known = {x['size']: x['ms'][name]['both'][0] for x in lines if name in x['ms']}
-        ax.plot(list(known), list(known.values()), 'o-', color=colour, label=name)
     sizes = [x['size'] for x in lines]
+    for name, colour in zip(CONTESTANTS, ('#2f5d8a', '#b5452c', '#3f7d58')):
+        ax.plot(sizes, [x['ms'][name]['both'][0] for x in lines], 'o-', color=colour, label=name)
     ax.plot(sizes, [x['floor']['both'] for x in lines], '--', color='#8a8a8a', label='floor')
     ax.set(xscale='log', yscale='log', title=f'{n:,} Gaussians', xlabel='pixels along a side')
     ax.set_xticks(sizes, sizes); ax.minorticks_off()
