@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'target', 'wrote', 'pick_head', 'ready_head', 'about_head', 'tell', 'head', 'demo', 'track', 'create',
-           'refine', 'drive', 'export', 'info', 'doctor', 'parser', 'main']
+           'refine', 'drive', 'export', 'info', 'doctor', 'bench', 'parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #14acbb26
 import argparse, contextlib, logging, sys, tempfile
@@ -325,6 +325,20 @@ def _complaints(frame, head):
     if covered < .6: return ['a large part of the head is outside the matte']
     return []
 
+# %% ../nbs/90_cli.ipynb #572a027f
+def bench(
+    name: str,                   # 'render', the one benchmark there is
+    quick: bool = False,         # less than a minute, instead of minutes
+    out: str|Path|None = None,   # folder of the table, the figures and a plot
+) -> dict:
+    "How fast is it here, against plain torch and what the processor could do?"
+    from spatialavatar0.bench.render import FULL, QUICK, bench_render, save, table
+    out = out and target(out)
+    result = bench_render(**(QUICK if quick else FULL))
+    print(table(result))
+    for path in save(result, out) if out else (): wrote(path)
+    return result
+
 # %% ../nbs/90_cli.ipynb #276fd9b7
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -363,7 +377,7 @@ def _making():
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
            _times(10_000), _arg('--seed', type=int, default=0, help='the same seed, the same avatar'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #d4a17ad9
+# %% ../nbs/90_cli.ipynb #a08f08e3
 def _using():
     "The verbs that do something with what was made"
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
@@ -379,6 +393,9 @@ def _using():
            _arg('clip', metavar='CLIP', help='a folder'), _out('PNG', required=False), _HEAD)
     yield (info, 'spatialavatar0 info me.safetensors',
            _arg('file', metavar='FILE', help='an avatar, a clip, a motion, a head model or a .ply'))
+    yield (bench, 'spatialavatar0 bench render --quick',
+           _arg('name', choices=('render',), help='what to measure: the renderer'),
+           _arg('--quick', action='store_true', help='less than a minute'), _out('DIR', required=False))
     yield (head, 'spatialavatar0 head import flame2023.pkl -o flame.npz',
            _arg('action', choices=('info', 'import', 'build'), help='look; convert; make the open head anew'),
            _arg('file', nargs='?', metavar='FILE', help='a head model; the open head if not given'),
