@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRETCHING', 'USUAL', 'APART', 'dressed', 'stretched', 'largest', 'on_part', 'usual_colours', 'regions', 'Person',
-           'person', 'complete', 'blend', 'usual', 'strand_noise', 'strands', 'create']
+           'person', 'clothed', 'complete', 'blend', 'usual', 'strand_noise', 'strands', 'create']
 
 # %% ../../nbs/generate/04_create.ipynb #4b064565
 import math
@@ -119,7 +119,7 @@ def regions(
         region[part] = k
     return region
 
-# %% ../../nbs/generate/04_create.ipynb #65da2aec
+# %% ../../nbs/generate/04_create.ipynb #f14da2ef
 class Person(NamedTuple):
     "Typical colours (3,), and how unlike skin each pixel is (N,)"
     skin: Tensor
@@ -143,10 +143,16 @@ def person(
     unlike = smoothstep(distance, .5*d, .9*d) if d > bald else 0*distance
     return Person(skin, seen(known*plain*bust, skin), seen((known > .1)*on_scalp*unlike, skin), unlike)
 
+def clothed(
+    head: HeadModel,
+) -> Tensor:  # (V,)
+    "How far a vertex wears clothes: a neckline is higher at the nape than at the throat"
+    return below_chin(head, head.v_template, slope=.5)
+
 def _places(layout):
     "(3,N) how far each pixel is on the scalp, on the bust, and outside of all regions"
     head = layout.head; region = regions(head)
-    return layout.points(torch.stack([region == 1, below_chin(head, head.v_template), region == 0], -1).float()).T
+    return layout.points(torch.stack([region == 1, clothed(head), region == 0], -1).float()).T
 
 # %% ../../nbs/generate/04_create.ipynb #361db50e
 def complete(
@@ -167,7 +173,7 @@ def complete(
     grain = strands(layout, values - smooth, known*_places(layout)[0]*who.unlike)
     return smooth.add(grain).lerp(values, known[:, None]).clamp(0, 1)
 
-# %% ../../nbs/generate/04_create.ipynb #bcc2f828
+# %% ../../nbs/generate/04_create.ipynb #f19b4046
 def blend(
     layout: UVLayout,
     values: Tensor,  # (N,3)
@@ -188,7 +194,7 @@ def usual(
 ) -> Tensor:  # (V,3)
     "The typical colour of each vertex"
     head = layout.head
-    p = who.skin.lerp(who.clothes, below_chin(head, head.v_template)[:, None])
+    p = who.skin.lerp(who.clothes, clothed(head)[:, None])
     p[scalp(head)] = who.hair
     for part in [ears(head)] + [head.parts[k] for k in APART[:1] if k in head.parts]:
         w = known*torch.isin(head.faces[layout.triangle], part).all(-1)

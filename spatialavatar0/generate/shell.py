@@ -154,14 +154,17 @@ def extent(
     gaps = torch.where(~mask & (rows < last), rows, -1).amax(0)
     return gaps + 1., last + 1., last >= 0
 
-# %% ../../nbs/generate/03_shell.ipynb #6efba973
+# %% ../../nbs/generate/03_shell.ipynb #e6cf8b80
 def below_chin(
     head: HeadModel,
     rest: Tensor,  # (V,3) at rest, y up
+    slope: float = 0.,  # of the border: with 1/2, at the nape it lies half as much higher as it lies behind
 ) -> Tensor:       # (V,) 0 on the head, 1 on the bust
     "How much a vertex belongs to the bust: 4 cm below the lowest point that the jaw moves, all of it"
-    chin = rest[head.weights[:, 2] > .5, 1].min()
-    return smoothstep(rest[:, 1], chin, chin - .04)
+    jaw = rest[head.weights[:, 2] > .5]
+    chin = jaw[jaw[:, 1].argmin()]
+    height = rest[:, 1] + slope*(rest[:, 2] - chin[2])
+    return smoothstep(height, chin[1], chin[1] - .04)
 
 # %% ../../nbs/generate/03_shell.ipynb #4792ec75
 def clothes_push(
