@@ -119,7 +119,7 @@ def regions(
         region[part] = k
     return region
 
-# %% ../../nbs/generate/04_create.ipynb #f14da2ef
+# %% ../../nbs/generate/04_create.ipynb #c7c41249
 class Person(NamedTuple):
     "Typical colours (3,), and how unlike skin each pixel is (N,)"
     skin: Tensor
@@ -140,14 +140,14 @@ def person(
     distance = (values - skin).norm(dim=-1)
     d = distance[on_scalp*known > .1]
     d = d.quantile(.9).item() if len(d) else 0
-    unlike = smoothstep(distance, .5*d, .9*d) if d > bald else 0*distance
+    unlike = smoothstep(distance, .3*d, .9*d) if d > bald else 0*distance
     return Person(skin, seen(known*plain*bust, skin), seen((known > .1)*on_scalp*unlike, skin), unlike)
 
 def clothed(
     head: HeadModel,
 ) -> Tensor:  # (V,)
     "How far a vertex wears clothes: a neckline is higher at the nape than at the throat"
-    return below_chin(head, head.v_template, slope=.5)
+    return below_chin(head, head.v_template, slope=.4)
 
 def _places(layout):
     "(3,N) how far each pixel is on the scalp, on the bust, and outside of all regions"
