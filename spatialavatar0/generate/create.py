@@ -107,7 +107,7 @@ def usual_colours(
         colour[own], known[own] = torch.tensor(USUAL[part]), True
     return colour, known
 
-# %% ../../nbs/generate/04_create.ipynb #f59eefd1
+# %% ../../nbs/generate/04_create.ipynb #ab9e073c
 APART = 'lips', *USUAL  # beside scalp and ears; what comes later is a part of what comes before
 
 def regions(
@@ -115,8 +115,8 @@ def regions(
 ) -> Tensor:  # (V,) 0 skin and clothes, 1 scalp, 2 ears, 3, ...
     "Vertices whose colours may flow into one another"
     region = torch.zeros(len(head.v_template), dtype=torch.int64)
-    for k, part in enumerate([scalp(head), ears(head)] + [head.parts[p] for p in APART if p in head.parts], 1):
-        region[part] = k
+    named = [head.parts[p] for p in APART if p in head.parts]
+    for k, part in enumerate([scalp(head), ears(head)] + named, 1): region[part] = k
     return region
 
 # %% ../../nbs/generate/04_create.ipynb #c7c41249
