@@ -57,7 +57,7 @@ def believed(
     g = smoothstep(unit @ facing, .8, .3)*smoothstep((unit @ up).clamp(-1, 1).acos(), 2.4, 1.7)
     return g, smoothstep(across, .5, .95)
 
-# %% ../../nbs/generate/03_shell.ipynb #a8e3eaef
+# %% ../../nbs/generate/03_shell.ipynb #7b9a882f
 CROWN = 0., .77, -.64  # the plane's normal: where the middle of all hair is
 
 def scalp(
@@ -74,7 +74,7 @@ def ears(
 ) -> Tensor:  # vertex indices
     "Both ears, without the rim of skull round them"
     named = torch.cat([head.parts[k] for k in EARS & head.parts.keys()] or [head.faces.new_zeros(0)])
-    for _ in range(3):
+    for _ in range(2):
         own = torch.isin(head.faces, named)
         named = named[~torch.isin(named, head.faces[own.any(-1) & ~own.all(-1)])]
     return named
