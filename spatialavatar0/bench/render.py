@@ -172,7 +172,7 @@ def fma_rate(
         times.append(time.perf_counter() - start)
     return threads*12*16*n/min(times)
 
-# %% ../../nbs/bench/01_render.ipynb #24a5b2aa
+# %% ../../nbs/bench/01_render.ipynb #f04d4f2b
 CONTESTANTS = {'ours': render_cpu, 'torch': render_torch, 'reference': render_reference}
 
 def job(
@@ -180,8 +180,10 @@ def job(
     world: WorldGaussians,
     camera: Camera,
     backward: bool,
+    threads: int = 1,       # of torch; ours has its own
 ) -> float:                 # seconds
     "Draw once on white, with all gradients of the world if wanted"
+    torch.set_num_threads(threads)
     world = WorldGaussians(*(x.detach().requires_grad_(backward) for x in world))
     white, v = torch.ones(3), torch.ones(camera.height, camera.width, 3)
     start = time.perf_counter()
@@ -202,7 +204,7 @@ def contest(
             if sum(times[name]) < seconds: times[name].append(one())
     return {name: found[1:] or found for name, found in times.items()}
 
-# %% ../../nbs/bench/01_render.ipynb #ad3c9fba
+# %% ../../nbs/bench/01_render.ipynb #3572c079
 def resident(key):
     "VmRSS, the size of this process, or VmHWM, the largest it had, in MB"
     line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(key))
@@ -212,7 +214,7 @@ def peak(
     name: str, n: int, size: int, threads: int, seed: int = 0,
 ) -> float:  # MB
     "By how much one forward and backward pass makes this process grow; Linux only"
-    set_threads(threads); torch.set_num_threads(threads)
+    set_threads(threads)
     job(CONTESTANTS[name], *scene(100, 32), True)
     what = scene(n, size, seed)
     ctypes.CDLL(None).malloc_trim(0)
@@ -230,7 +232,7 @@ def peak_apart(
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     return round(float(done.stdout), 1) if done.returncode == 0 else None
 
-# %% ../../nbs/bench/01_render.ipynb #f58c6f06
+# %% ../../nbs/bench/01_render.ipynb #a7fab68e
 @torch.no_grad()
 def on_tiles(world, camera) -> int:
     "Pairs of a pixel and a Gaussian whose box touches the pixel's tile"
@@ -240,13 +242,14 @@ def guess(
     draw,                  # a contestant
     world: WorldGaussians,
     camera: Camera,
+    threads: int = 1,      # of torch
 ) -> float:                # seconds
     "How long one forward and backward pass would take"
-    lenses = [camera.crop((camera.width - w)/2, (camera.height - w)/2, w, w) for w in (16, 48)]
-    (a, n), (b, m) = ((job(draw, world, lens, True), on_tiles(world, lens)) for lens in lenses)
+    lenses = [camera.crop((camera.width - w)/2, (camera.height - w)/2, w, w) for w in (16, 32)]
+    (a, n), (b, m) = ((job(draw, world, lens, True, threads), on_tiles(world, lens)) for lens in lenses)
     return b + max(b - a, 0)/(m - n)*(on_tiles(world, camera) - m)
 
-# %% ../../nbs/bench/01_render.ipynb #aba2e2ba
+# %% ../../nbs/bench/01_render.ipynb #2d067695
 def line(
     what: tuple,     # world and camera
     threads: int,
@@ -255,9 +258,11 @@ def line(
     limit: float,    # seconds, of one forward and backward pass
 ) -> dict:
     "Milliseconds, median and least, of each contestant; and the least that the arithmetic takes"
-    set_threads(threads); torch.set_num_threads(threads)
-    slow = {name: t for name in ('torch', 'reference') if (t := guess(CONTESTANTS[name], *what)) > limit}
-    jobs = {(name, way): partial(job, CONTESTANTS[name], *what, way == 'both')
+    set_threads(threads)
+    best = {name: min((guess(CONTESTANTS[name], *what, t), t) for t in {1, threads})
+            for name in ('torch', 'reference')}
+    slow = {name: t for name, (t, _) in best.items() if t > limit}
+    jobs = {(name, way): partial(job, CONTESTANTS[name], *what, way == 'both', best.get(name, (0, 1))[1])
             for name in CONTESTANTS if name not in slow for way in ('forward', 'both')}
     times, rate = {name: {'both': [1e3*t]} for name, t in slow.items()}, fma_rate(threads)
     for (name, way), x in contest(jobs, seconds).items():
