@@ -7,25 +7,25 @@ __all__ = ['BLOCK', 'ACROSS', 'BLOCKS', 'PLANE', 'CHUNK', 'AHEAD', 'TOTALS_AHEAD
            'SLOTS', 'LIGHT', 'LEFT', 'R', 'G', 'B_', 'BEHIND', 'D_R', 'D_G', 'D_B', 'ROWS', 'ROW_A', 'ROW_B', 'ROW_C',
            'ROW_D', 'ROW_E', 'ROW_P', 'ROW_R', 'ROW_G', 'ROW_BL', 'ROW_X', 'ROW_Y', 'SPARE', 'WEIGHTS', 'ALPHAS',
            'OWNS', 'EXTRA', 'LIST', 'SLOT_LISTS', 'COUNTS', 'OFFSETS', 'LISTS', 'block_table', 'Tiles', 'Picture',
-           'Tape', 'Features', 'Tally', 'seat_nobody', 'open_rows', 'reach', 'find_blocks', 'exponent', 'exponents',
-           'four_alphas', 'blend', 'load_pixels', 'store_pixels', 'close_list', 'draw_block', 'get_block', 'put_block',
-           'backdrop', 'write_tile', 'start_tile', 'omega', 'draw_block_wide', 'eight', 'add_channels', 'add_sums',
-           'forget', 'draw_chunk', 'draw_tiles']
+           'Tape', 'Features', 'Tally', 'seat_nobody', 'open_rows', 'reach', 'find_blocks', 'exponent', 'in_y',
+           'exponents', 'four_alphas', 'blend', 'load_pixels', 'store_pixels', 'close_list', 'draw_block', 'get_block',
+           'put_block', 'backdrop', 'write_tile', 'start_tile', 'omega', 'draw_block_wide', 'eight', 'add_channels',
+           'add_sums', 'forget', 'draw_chunk', 'draw_tiles']
 
-# %% ../../nbs/splat/04f_blend.ipynb #9725d6e3
+# %% ../../nbs/splat/04f_blend.ipynb #8d5dfe39
 from typing import NamedTuple
 
 import numpy as np
 
-from .memory import (align_stack, at, every, load_block, load_lines, load_rows, prefetch_lines,
-                                         push_lanes, store_block, store_shorts)
-from .screen import (A, B, BLUE, C, GREEN, LOG2_255, LOG2E, NARROW, PEAK, RED, SLOPE, TILE, TOP,
-                                         WIDE, X, Y, f32)
-from .simd import (bits, count_bits, exp2, exp2s, first, fma, fnma, inner, lanes_of, load,
-                                       maximum, minimum, sqrt, store, sums, transposed, where)
+from .memory import (align_stack, at, every, load_block, load_lines, load_rows,
+                                         prefetch_lines, push_lanes, store_block, store_shorts)
+from .screen import (A, B, BLUE, C, GREEN, LOG2_255, LOG2E, NARROW, PEAK, RED, SLOPE,
+                                         TILE, TOP, WIDE, X, Y, f32)
+from .simd import (bits, count_bits, exp2, exp2s, first, fma, fnma, inner, lanes_of,
+                                       load, maximum, minimum, sqrt, store, sums, transposed, where)
 from .team import take
 
-# %% ../../nbs/splat/04f_blend.ipynb #e9ff3f2c
+# %% ../../nbs/splat/04f_blend.ipynb #d66578b6
 BLOCK = 4                        # pixels: a block is 4 x 4, and one vector
 ACROSS = TILE//BLOCK             # blocks in a row of a tile
 BLOCKS = ACROSS*ACROSS           # sixteen: the blocks of a tile are one vector as well
@@ -40,7 +40,8 @@ I64 = np.int64
 def block_table():
     "Pixel centres in a tile, block after block: x, then y"
     l, b = np.arange(16), np.arange(BLOCKS)[:, None]
-    return np.stack([b % ACROSS*BLOCK + l % BLOCK + .5, b//ACROSS*BLOCK + l//BLOCK + .5]).astype(np.float32).ravel()
+    x, y = b % ACROSS*BLOCK + l % BLOCK, b//ACROSS*BLOCK + l//BLOCK
+    return (np.stack([x, y]) + .5).astype(np.float32).ravel()
 
 # %% ../../nbs/splat/04f_blend.ipynb #5949f10f
 class Tiles(NamedTuple):
@@ -79,8 +80,8 @@ class Tally(NamedTuple):
     weight: np.ndarray   # (P,) sum over the pixels of alpha T; or nothing
     omega: np.ndarray    # (P,) sum over the pixels of alpha exp(-beta (1 - T)); or nothing
 
-# %% ../../nbs/splat/04f_blend.ipynb #22715c27
-STRIDE = CHUNK + 16                   # of a chunk's rows; the place after its end is for a Gaussian that is not there
+# %% ../../nbs/splat/04f_blend.ipynb #2f454804
+STRIDE = CHUNK + 16                   # of a chunk's rows; after its end is a Gaussian that is not there
 SLOTS = CHUNK*BLOCKS + 1              # most meetings of Gaussian and block in a chunk
 LIGHT, LEFT, R, G, B_ = (k*PLANE for k in range(5))
 BEHIND, D_R, D_G, D_B = (k*PLANE for k in range(4))
@@ -118,20 +119,20 @@ def open_rows(k, j, hi, tiles, x, y, desk):
     store(desk, ROW_X + k, gx); store(desk, ROW_Y + k, gy)
     return gx, gy, f[SLOPE], f[TOP], f[WIDE], f[NARROW]
 
-# %% ../../nbs/splat/04f_blend.ipynb #34231085
+# %% ../../nbs/splat/04f_blend.ipynb #520c8df9
 @inner
 def reach(group, y):
-    "Least and greatest x where ellipses meet the row of blocks that begins at y; NaN, the root of what is negative, if nowhere"
+    "Least and greatest x where ellipses meet the row of blocks that begins at y; NaN if nowhere"
     gx, gy, slope, top, wide, narrow = group
     high, low = y + .5 - gy, y + (BLOCK - .5) - gy
     right, left = minimum(maximum(top, high), low), minimum(maximum(0.0 - top, high), low)
     return (gx + slope*left - sqrt(wide - narrow*left*left),
             gx + slope*right + sqrt(wide - narrow*right*right))
 
-# %% ../../nbs/splat/04f_blend.ipynb #17d0eb05
+# %% ../../nbs/splat/04f_blend.ipynb #5a92922c
 @inner
 def find_blocks(k, n, group, live, lists):
-    "Put the sixteen Gaussians from k on into the lists of the live blocks that they reach; a bit for each of these"
+    "Put the sixteen Gaussians from k on into the lists of the live blocks that they reach; their masks"
     mask, there = lanes_of(0.0), first(n - k)
     for r in range(ACROSS):
         left, right = reach(group, f32(r*BLOCK))
@@ -145,7 +146,7 @@ def find_blocks(k, n, group, live, lists):
                 mask = mask + where(m, f32(1 << b), 0.0)
     return mask
 
-# %% ../../nbs/splat/04f_blend.ipynb #b0959563
+# %% ../../nbs/splat/04f_blend.ipynb #6a2cc1de
 @inner
 def exponent(t, i, desk, py):
     "log2 alpha of one Gaussian, from t, the first of the two numbers that are squared"
@@ -153,15 +154,17 @@ def exponent(t, i, desk, py):
     return fnma(t, t, fnma(u, u, every(desk, ROW_P + i)))
 
 @inner
+def in_y(i, desk, py): return fma(py, every(desk, ROW_B + i), every(desk, ROW_D + i))
+
+@inner
 def exponents(i, j, k, l, desk, px, py):
     "log2 alpha of four Gaussians at sixteen pixels, step by step for all four"
-    a, b = fma(py, every(desk, ROW_B + i), every(desk, ROW_D + i)), fma(py, every(desk, ROW_B + j), every(desk, ROW_D + j))
-    c, d = fma(py, every(desk, ROW_B + k), every(desk, ROW_D + k)), fma(py, every(desk, ROW_B + l), every(desk, ROW_D + l))
+    a, b, c, d = in_y(i, desk, py), in_y(j, desk, py), in_y(k, desk, py), in_y(l, desk, py)
     a, b = fma(px, every(desk, ROW_A + i), a), fma(px, every(desk, ROW_A + j), b)
     c, d = fma(px, every(desk, ROW_A + k), c), fma(px, every(desk, ROW_A + l), d)
-    return exponent(a, i, desk, py), exponent(b, j, desk, py), exponent(c, k, desk, py), exponent(d, l, desk, py)
+    return (exponent(a, i, desk, py), exponent(b, j, desk, py),
+            exponent(c, k, desk, py), exponent(d, l, desk, py))
 
-# %% ../../nbs/splat/04f_blend.ipynb #7b849f0d
 @inner
 def four_alphas(i, j, k, l, desk, px, py):
     "Alpha of four Gaussians, 0 where it is below 1/255"
@@ -170,22 +173,22 @@ def four_alphas(i, j, k, l, desk, px, py):
     return (where(e[0] >= MIN_EXPONENT, a[0], 0.0), where(e[1] >= MIN_EXPONENT, a[1], 0.0),
             where(e[2] >= MIN_EXPONENT, a[2], 0.0), where(e[3] >= MIN_EXPONENT, a[3], 0.0))
 
-# %% ../../nbs/splat/04f_blend.ipynb #1d665216
+# %% ../../nbs/splat/04f_blend.ipynb #9e1bd831
 @inner
 def blend(i, alpha, pixel, desk):
-    "One layer over sixteen pixels; light goes on falling after its end, `left` stays, and nothing is added any more"
+    "One layer over sixteen pixels; after the end light goes on falling, `left` stays, nothing is added"
     light, left, r, g, b = pixel
     after = fnma(light, alpha, light)
     go = after > MIN_LIGHT
     w = where(go, alpha*light, 0.0)
-    return (after, where(go, after, left), fma(w, every(desk, ROW_R + i), r), fma(w, every(desk, ROW_G + i), g),
-            fma(w, every(desk, ROW_BL + i), b)), w
+    return (after, where(go, after, left), fma(w, every(desk, ROW_R + i), r),
+            fma(w, every(desk, ROW_G + i), g), fma(w, every(desk, ROW_BL + i), b)), w
 
-# %% ../../nbs/splat/04f_blend.ipynb #0a280ec3
 @inner
 def load_pixels(desk, b):
     f = 16*b
-    return load(desk, LIGHT + f), load(desk, LEFT + f), load(desk, R + f), load(desk, G + f), load(desk, B_ + f)
+    return (load(desk, LIGHT + f), load(desk, LEFT + f),
+            load(desk, R + f), load(desk, G + f), load(desk, B_ + f))
 
 @inner
 def store_pixels(desk, b, pixel):
@@ -193,13 +196,12 @@ def store_pixels(desk, b, pixel):
     store(desk, LIGHT + f, pixel[0]); store(desk, LEFT + f, pixel[1])
     store(desk, R + f, pixel[2]); store(desk, G + f, pixel[3]); store(desk, B_ + f, pixel[4])
 
-# %% ../../nbs/splat/04f_blend.ipynb #0407c4a1
+# %% ../../nbs/splat/04f_blend.ipynb #8d38506e
 @inner
 def close_list(end, lists, nobody):
     "Make a list's length a multiple of four"
     for q in range(4): lists[end + q] = nobody
 
-# %% ../../nbs/splat/04f_blend.ipynb #042ca7da
 @inner
 def draw_block(b, n, lists, table, desk):
     "Composite the Gaussians on a block's list; how many were needed"
@@ -220,15 +222,16 @@ def draw_block(b, n, lists, table, desk):
     store_pixels(desk, b, pixel)
     return min(v, end) - b*LIST
 
-# %% ../../nbs/splat/04f_blend.ipynb #fc875149
+# %% ../../nbs/splat/04f_blend.ipynb #4b810d80
 @inner
 def get_block(array, i, stride, nx, ny, desk):
     "A block of a picture; 0 where it reaches over the edge, so that only nx columns and ny rows are left"
     if nx >= BLOCK and ny >= BLOCK: return load_block(array, i, stride)
-    for l in range(16): desk[SPARE + l] = array[i + l//BLOCK*stride + l % BLOCK] if l % BLOCK < nx and l//BLOCK < ny else f32(0)
+    for l in range(16):
+        inside = l % BLOCK < nx and l//BLOCK < ny
+        desk[SPARE + l] = array[i + l//BLOCK*stride + l % BLOCK] if inside else f32(0)
     return load(desk, SPARE)
 
-# %% ../../nbs/splat/04f_blend.ipynb #51024af6
 @inner
 def put_block(array, i, stride, nx, ny, desk, x):
     "A block to a picture"
@@ -260,10 +263,10 @@ def write_tile(x, y, picture, desk):
             colour = fma(left, backdrop(picture, c, i, nx, ny, desk), colour)
             put_block(picture.image, c*size + i, picture.width, nx, ny, desk, colour)
 
-# %% ../../nbs/splat/04f_blend.ipynb #c783ef00
+# %% ../../nbs/splat/04f_blend.ipynb #9e77d732
 @inner
 def start_tile(width, height, extra, table, desk):
-    "Full light on the pixels inside a picture that ends so far from the tile's corner; the blocks that have some"
+    "Full light on the pixels inside a picture that ends so far from the tile's corner; the live blocks"
     live, zero = I64(0), lanes_of(0.0)
     for b in range(BLOCKS):
         inside = (load(table, 16*b) < width) & (load(table, PLANE + 16*b) < height)
@@ -298,12 +301,13 @@ def draw_block_wide(b, n, lists, table, desk, beta):
     store_pixels(desk, b, pixel)
     return n
 
-# %% ../../nbs/splat/04f_blend.ipynb #ab86f1b3
+# %% ../../nbs/splat/04f_blend.ipynb #691453ba
 @inner
 def eight(array, i, step):
     "Eight vectors, `step` floats apart"
     return (load(array, i), load(array, i + step), load(array, i + 2*step), load(array, i + 3*step),
-            load(array, i + 4*step), load(array, i + 5*step), load(array, i + 6*step), load(array, i + 7*step))
+            load(array, i + 4*step), load(array, i + 5*step), load(array, i + 6*step),
+            load(array, i + 7*step))
 
 @inner
 def add_channels(b, n, lists, pairs, start, features, desk):
@@ -318,9 +322,10 @@ def add_channels(b, n, lists, pairs, start, features, desk):
             x2, x3 = fma(w, every(F, p + 2), x2), fma(w, every(F, p + 3), x3)
             x4, x5 = fma(w, every(F, p + 4), x4), fma(w, every(F, p + 5), x5)
             x6, x7 = fma(w, every(F, p + 6), x6), fma(w, every(F, p + 7), x7)
-        store(desk, f, x0); store(desk, f + PLANE, x1); store(desk, f + 2*PLANE, x2); store(desk, f + 3*PLANE, x3)
-        store(desk, f + 4*PLANE, x4); store(desk, f + 5*PLANE, x5); store(desk, f + 6*PLANE, x6)
-        store(desk, f + 7*PLANE, x7)
+        store(desk, f, x0); store(desk, f + PLANE, x1)
+        store(desk, f + 2*PLANE, x2); store(desk, f + 3*PLANE, x3)
+        store(desk, f + 4*PLANE, x4); store(desk, f + 5*PLANE, x5)
+        store(desk, f + 6*PLANE, x6); store(desk, f + 7*PLANE, x7)
 
 # %% ../../nbs/splat/04f_blend.ipynb #82f14b9d
 @inner
@@ -363,7 +368,7 @@ def draw_chunk(lo, hi, c, x, y, live, tiles, tape, features, tally, table, desk,
             if tape.keep: forget(b, done, count, c*CHUNK, lists, tape.masks)
     return live, met
 
-# %% ../../nbs/splat/04f_blend.ipynb #70d5b47f
+# %% ../../nbs/splat/04f_blend.ipynb #58989a3e
 @inner
 def draw_tiles(turn, tiles, picture, tape, features, tally, table, desk, lists):
     "Tile after tile, until none is left"
@@ -373,14 +378,15 @@ def draw_tiles(turn, tiles, picture, tape, features, tally, table, desk, lists):
         k = take(turn)
         if k >= len(tape.cost): return
         x, y = k % tiles.columns*TILE, k//tiles.columns*TILE
-        live, met = start_tile(f32(picture.width - x), f32(picture.height - y), features.count, table, desk), 0
+        met, right, bottom = 0, f32(picture.width - x), f32(picture.height - y)
+        live = start_tile(right, bottom, features.count, table, desk)
         end, c = tiles.starts[k + 1], tiles.chunks[k]
         for lo in range(tiles.starts[k], end, CHUNK):
             if tape.keep:
                 for f in range(0, PLANE, 16): store(tape.lights, c*PLANE + f, load(desk, LIGHT + f))
             if live != 0:
-                live, n = draw_chunk(lo, min(lo + CHUNK, end), c, x, y, live, tiles, tape, features, tally, table,
-                                     desk, lists)
+                live, n = draw_chunk(lo, min(lo + CHUNK, end), c, x, y, live, tiles, tape, features, tally,
+                                     table, desk, lists)
                 met += n
             elif tape.keep:
                 for j in range(c*CHUNK, c*CHUNK + CHUNK): tape.masks[j] = 0

@@ -6,11 +6,11 @@
 __all__ = ['read_tile', 'list_chunk', 'weigh', 'weigh_block', 'backward_pair', 'own_channels', 'channel_sums', 'add',
            'backward_chunk', 'backward_tiles']
 
-# %% ../../nbs/splat/04g_gradient.ipynb #7911b751
+# %% ../../nbs/splat/04g_gradient.ipynb #77b6e72e
 from .blend import (
-    ALPHAS, BEHIND, BLOCK, BLOCKS, ACROSS, CHUNK, COUNTS, D_B, D_G, D_R, EXTRA, I64, LIST, MIN_LIGHT, OWNS, PLANE,
-    ROW_BL, ROW_G, ROW_R, ROW_X, ROW_Y, SLOT_LISTS, SLOTS, SPARE, TOTALS_AHEAD, WEIGHTS, backdrop, close_list, eight,
-    four_alphas, get_block, open_rows, seat_nobody)
+    ACROSS, ALPHAS, BEHIND, BLOCK, BLOCKS, CHUNK, COUNTS, D_B, D_G, D_R, EXTRA, I64, LIST, MIN_LIGHT, OWNS,
+    PLANE, ROW_BL, ROW_G, ROW_R, ROW_X, ROW_Y, SLOT_LISTS, SLOTS, SPARE, TOTALS_AHEAD, WEIGHTS, backdrop,
+    close_list, eight, four_alphas, get_block, open_rows, seat_nobody)
 from .memory import align_stack, at, every, has_bit, prefetch, push_chosen, push_lanes
 from .screen import LINE, TILE, f32
 from .simd import (bits, count_bits, first, fma, fnma, inner, lanes_of, load, lowest_bit,
@@ -146,7 +146,7 @@ def backward_chunk(lo, hi, c, x, y, soon, tiles, tape, features, total, d_featur
         for q in range(0, features.count, 8):
             add(d_features, i*features.count + q, channel_sums(m, slot, q, desk))
 
-# %% ../../nbs/splat/04g_gradient.ipynb #e8e724f7
+# %% ../../nbs/splat/04g_gradient.ipynb #4f39983c
 @inner
 def backward_tiles(t, threads, tiles, gradient, tape, features, total, d_features, table, desk, lists):
     "The t-th run of tiles: add to each Gaussian's sums"
@@ -163,5 +163,5 @@ def backward_tiles(t, threads, tiles, gradient, tape, features, total, d_feature
         read_tile(x, y, gradient, desk)
         for c in range(tiles.chunks[k + 1] - 1, tiles.chunks[k] - 1, -1):
             lo = start + (c - tiles.chunks[k])*CHUNK
-            backward_chunk(lo, min(lo + CHUNK, end), c, x, y, max(lo - CHUNK, 0), tiles, tape, features, total,
-                           d_features, table, desk, lists)
+            backward_chunk(lo, min(lo + CHUNK, end), c, x, y, max(lo - CHUNK, 0), tiles, tape, features,
+                           total, d_features, table, desk, lists)

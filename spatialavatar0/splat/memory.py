@@ -7,13 +7,13 @@ __all__ = ['QUARTER', 'SHORTS', 'every', 'at', 'picked', 'vectors_at', 'columns'
            'ask_for', 'prefetch', 'prefetch_lines', 'quarters', 'load_block', 'store_block', 'compressed', 'write_ints',
            'push_lanes', 'push_chosen', 'shorts_at', 'store_shorts', 'has_bit', 'store_boxes', 'align_stack']
 
-# %% ../../nbs/splat/04b_memory.ipynb #5a4c88ec
+# %% ../../nbs/splat/04b_memory.ipynb #e2d37ada
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import (BITS, F32, FLOATS, I32, I64, INTS, LANES, address, call, ints, lanes, mask,
-                                       spread)
+from .simd import (BITS, F32, FLOATS, I32, I64, INTS, LANES, address, call, ints,
+                                       lanes, mask, spread)
 
 # %% ../../nbs/splat/04b_memory.ipynb #4853ea36
 @intrinsic
@@ -71,12 +71,13 @@ def load_rows(typing, array, i):
         builder, sig.return_type,
         [builder.load(p, align=4) for p in vectors_at(context, builder, sig, args, LANES)])
 
-# %% ../../nbs/splat/04b_memory.ipynb #d103ece6
+# %% ../../nbs/splat/04b_memory.ipynb #df82b880
 def lines_at(context, builder, sig, args):
     "Addresses of the sixteen lines numbered indices[j], indices[j+1], ..., up to indices[last]"
     (array, indices, j, last), ps = args, []
     numbers = context.make_array(sig.args[1])(context, builder, indices).data
-    lines = builder.bitcast(context.make_array(sig.args[0])(context, builder, array).data, FLOATS.as_pointer())
+    data = context.make_array(sig.args[0])(context, builder, array).data
+    lines = builder.bitcast(data, FLOATS.as_pointer())
     for k in range(LANES):
         i = builder.add(j, I64(k))
         i = builder.select(builder.icmp_signed('<', i, last), i, last)
@@ -87,9 +88,10 @@ def lines_at(context, builder, sig, args):
 @intrinsic
 def load_lines(typing, array, indices, j, last):
     "Sixteen lines: those whose numbers are indices[j], indices[j+1], ..., up to indices[last]"
-    return types.UniTuple(lanes, LANES)(array, indices, types.int64, types.int64), lambda context, builder, sig, args: (
-        context.make_tuple(builder, sig.return_type, [
-            builder.load(p, align=64) for p in lines_at(context, builder, sig, args)]))
+    def code(context, builder, sig, args):
+        rows = [builder.load(p, align=64) for p in lines_at(context, builder, sig, args)]
+        return context.make_tuple(builder, sig.return_type, rows)
+    return types.UniTuple(lanes, LANES)(array, indices, types.int64, types.int64), code
 
 # %% ../../nbs/splat/04b_memory.ipynb #34d9bf26
 def ask_for(builder, p):
@@ -198,14 +200,15 @@ def has_bit(typing, array, i, b):
         return builder.icmp_unsigned('!=', builder.and_(x, bit), ints(0))
     return mask(array, i, types.int64), code
 
-# %% ../../nbs/splat/04b_memory.ipynb #ab50b798
+# %% ../../nbs/splat/04b_memory.ipynb #39edc98d
 @intrinsic
 def store_boxes(typing, array, i, x0, x1, y0, y1, m):
     "Four whole numbers below 65536 side by side in each of sixteen int64, or -1 where `m` is not set"
     def code(context, builder, sig, args):
         wide = ir.VectorType(I64, LANES)
         x0, x1, y0, y1 = (builder.fptosi(a, INTS) for a in args[2:6])
-        low, high = (builder.zext(builder.or_(a, builder.shl(b, ints(16))), wide) for a, b in ((x0, x1), (y0, y1)))
+        low, high = (builder.zext(builder.or_(a, builder.shl(b, ints(16))), wide)
+                     for a, b in ((x0, x1), (y0, y1)))
         v = builder.or_(low, builder.shl(high, ir.Constant(wide, [32]*LANES)))
         v = builder.select(args[6], v, ir.Constant(wide, [-1]*LANES))
         builder.store(v, builder.bitcast(address(context, builder, sig, args), wide.as_pointer()), align=8)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOW_PASS', 'NEAR', 'MAX_OPACITY', 'MIN_ALPHA', 'MIN_LIGHT', 'EXTRAS', 'slope_limits', 'Projection',
-           'project_gaussians', 'layers', 'composite', 'reach', 'visible', 'render_reference', 'with_depth', 'shares',
-           'Rendered', 'check_extras', 'render_reference_full']
+           'project_gaussians', 'layers', 'composite', 'reach', 'visible', 'patches', 'render_reference', 'with_depth',
+           'shares', 'Rendered', 'check_extras', 'render_reference_full']
 
 # %% ../../nbs/splat/03_reference.ipynb #a8e3c79d
 from typing import NamedTuple
@@ -116,9 +116,14 @@ def visible(
     order = order[seen[order]]
     return order, lo[order], hi[order]
 
-# %% ../../nbs/splat/03_reference.ipynb #4d44a7b3
-def _patches(p, opacity, camera, size):
-    "For patch after patch, row by row: its pixels (h,w,2), and the Gaussians that may meet it, nearest first"
+# %% ../../nbs/splat/03_reference.ipynb #c5e0e202
+def patches(
+    p: Projection,    # of N Gaussians
+    opacity: Tensor,  # (N,)
+    camera: Camera,
+    size: int,        # pixels along a patch
+):  # iterator over (h,w,2) pixels and (M,) indices
+    "Patch after patch, row by row: its pixels, and the Gaussians that may meet it, nearest first"
     order, lo, hi = visible(p, opacity, camera)
     for y in range(0, camera.height, size):
         for x in range(0, camera.width, size):
@@ -127,7 +132,7 @@ def _patches(p, opacity, camera, size):
             rows, columns = (torch.arange(a, b).to(lo) + .5 for a, b in ((y, y1), (x, x1)))
             yield torch.stack(torch.meshgrid(columns, rows, indexing='xy'), -1), near
 
-# %% ../../nbs/splat/03_reference.ipynb #96888dbb
+# %% ../../nbs/splat/03_reference.ipynb #feea75af
 def render_reference(
     world: WorldGaussians,           # N Gaussians with C channels
     camera: Camera,                  # of W x H pixels
@@ -137,7 +142,7 @@ def render_reference(
     "Gaussian splatting in plain torch, in the precision of `world.xyz`"
     p, opacity = project_gaussians(world, camera), world.opacity.clamp(1e-6, MAX_OPACITY)
     drawn, across = [], -(-camera.width//size)
-    for pixels, near in _patches(p, opacity, camera, size):
+    for pixels, near in patches(p, opacity, camera, size):
         each = p.xy[near], p.conic[near], opacity[near], world.colour[near]
         image, alpha = composite(pixels.flatten(0, 1), *each)
         drawn.append(torch.cat([image, alpha[:, None]], -1).unflatten(0, pixels.shape[:2]))
@@ -158,7 +163,7 @@ def with_depth(
     if background is not None: background = torch.cat([background, torch.zeros_like(background[..., :1])], -1)
     return world._replace(colour=torch.cat([world.colour, depth[:, None]], -1)), background
 
-# %% ../../nbs/splat/03_reference.ipynb #67c5e829
+# %% ../../nbs/splat/03_reference.ipynb #53a6dce5
 @torch.no_grad()
 def shares(
     world: WorldGaussians,  # N Gaussians
@@ -169,7 +174,7 @@ def shares(
     "How much of each Gaussian is seen; where a pixel is finished, nothing"
     p, opacity = project_gaussians(world, camera), world.opacity.clamp(1e-6, MAX_OPACITY)
     sums = opacity.new_zeros(2, len(opacity))
-    for pixels, near in _patches(p, opacity, camera, size):
+    for pixels, near in patches(p, opacity, camera, size):
         weight, alpha, before = layers(pixels.flatten(0, 1), p.xy[near], p.conic[near], opacity[near])
         omega = torch.where(weight > 0, alpha*torch.exp(beta*(before - 1)), 0)
         sums[:, near] += torch.stack([weight.sum(0), omega.sum(0)])

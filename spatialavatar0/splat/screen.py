@@ -85,10 +85,10 @@ def covariance(m, n):
     return (a + LOW_PASS, b, c + LOW_PASS,
             p*p + q*q + r*r + LOW_PASS*(a + c) + LOW_PASS*LOW_PASS)
 
-# %% ../../nbs/splat/04d_screen.ipynb #d08b2107
+# %% ../../nbs/splat/04d_screen.ipynb #8fac06dc
 @inner
 def ellipse(xx, xy, yy, det, o):
-    "a, b, c, peak: log2 alpha is peak - (a dx + b dy)^2 - (c dy)^2; then what the search for tiles and blocks wants"
+    "a, b, c, peak: log2 alpha is peak - (a dx + b dy)^2 - (c dy)^2; then what the search for tiles wants"
     a, c = sqrt(.5*LOG2E*yy/det), sqrt(.5*LOG2E/yy)
     slope = xy/yy
     peak = log2(minimum(maximum(o, MIN_OPACITY), MAX_OPACITY))
@@ -98,10 +98,10 @@ def ellipse(xx, xy, yy, det, o):
     return (a, 0.0 - slope*a, c, peak), (slope, half_x*xy/xx, squared*det/yy, det/(yy*yy),
                                          half_x + .002, sqrt(squared*yy) + .002), reach
 
-# %% ../../nbs/splat/04d_screen.ipynb #abeb2e87
+# %% ../../nbs/splat/04d_screen.ipynb #95e5763a
 @inner
 def bounded(s, over, lens):
-    "Scales, but none above ten million pixels, where the picture no longer changes and squares would overflow"
+    "Scales, but none above ten million pixels, whose squares would overflow"
     most = 1e7/(over*maximum(lanes_of(lens[12]), lens[13]))
     return (minimum(s[0], most), minimum(s[1], most), minimum(s[2], most)), most
 
@@ -114,10 +114,10 @@ def three(colour, channels, at, spare):
         for c in range(3): spare[3*l + c] = colour[(at + l)*channels + c] if c < channels else f32(0)
     return load_3(spare, 0)
 
-# %% ../../nbs/splat/04d_screen.ipynb #2b24cacf
+# %% ../../nbs/splat/04d_screen.ipynb #5cac3683
 @inner
 def project_16(at, first, world, channels, lens, width, height, lines, boxes, spare):
-    "Project the Gaussians of rows at, at+1, ... to lines and boxes first, first+1, ...; 0, or NaN where input is bad"
+    "Project rows at, at+1, ... to lines and boxes first, first+1, ...; 0, or NaN where input is bad"
     p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
     colour = three(world[3], channels, at, spare)
     x, y, z = to_camera(p, lens)
@@ -230,7 +230,7 @@ def tame(x):
     "x, or 0 where the numbers have overflowed"
     return where(absolute(x) < 1e30, x, 0.0)
 
-# %% ../../nbs/splat/04d_screen.ipynb #43fa29b8
+# %% ../../nbs/splat/04d_screen.ipynb #01c6964f
 @inner
 def project_backward_16(at, g, world, lens, channels, grads, spare):
     "From the nine sums over pixels to the gradients, for the rows at, at+1, ..."
@@ -248,7 +248,8 @@ def project_backward_16(at, g, world, lens, channels, grads, spare):
     dm, dn = times(dm, size), times(dn, size)
     dq = d_quaternion(q, inverse, m, n, dm, dn)
     store_4(grads[1], 4*at, (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])))
-    dm, dn = (dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])), (dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:]))
+    dm = dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])
+    dn = dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:])
     dp = d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, du, dv)
     store_3(grads[0], 3*at, (tame(dp[0]), tame(dp[1]), tame(dp[2])))
     inside = (o >= MIN_OPACITY) & (o <= MAX_OPACITY)
@@ -265,10 +266,10 @@ def put_three(colour, channels, at, xs, spare):
         for l in range(16):
             for c in range(min(channels, 3)): colour[(at + l)*channels + c] = spare[3*l + c]
 
-# %% ../../nbs/splat/04d_screen.ipynb #1fe7e1cd
+# %% ../../nbs/splat/04d_screen.ipynb #0b48c084
 @inner
 def collect(sums, threads, first, spare):
-    "The threads' sums for sixteen Gaussians added up, in a fixed order, and cleared for the next time; as columns"
+    "The threads' sums for sixteen Gaussians added up, in a fixed order, and cleared; as columns"
     for i in range(first*LINE, (first + 16)*LINE, LINE):
         x = load(sums, i)
         store(sums, i, lanes_of(0.0))

@@ -21,7 +21,7 @@ from numba import njit, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-# %% ../../nbs/splat/04a_simd.ipynb #07dd8693
+# %% ../../nbs/splat/04a_simd.ipynb #04ff32e7
 plain = bool, int, float, str, tuple, np.generic
 
 def reachable(f, seen):
@@ -32,7 +32,8 @@ def reachable(f, seen):
     codes, names = [f.__code__], set()
     for c in codes:
         codes += [k for k in c.co_consts if isinstance(k, CodeType)]
-        text.append((c.co_code.hex(), c.co_names, [repr(k) for k in c.co_consts if not isinstance(k, CodeType)]))
+        constants = [repr(k) for k in c.co_consts if not isinstance(k, CodeType)]
+        text.append((c.co_code.hex(), c.co_names, constants))
         names |= set(c.co_names)
     found = [f.__globals__.get(n) for n in sorted(names)] + [c.cell_contents for c in f.__closure__ or ()]
     text += [repr(x) for x in found if isinstance(x, plain)]
@@ -96,7 +97,7 @@ def call(builder, name, result, args):
     f = f or ir.Function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
     return builder.call(f, args)
 
-# %% ../../nbs/splat/04a_simd.ipynb #c625cf75
+# %% ../../nbs/splat/04a_simd.ipynb #bedd013a
 def address(context, builder, sig, args):
     "Where element args[1] of the array args[0] is; it must not be negative"
     i = context.cast(builder, args[1], sig.args[1], types.intp)
@@ -112,7 +113,8 @@ def load(typing, array, i):
 def store(typing, array, i, x):
     "Lanes to elements i to i+15"
     def code(context, builder, sig, args):
-        builder.store(args[2], builder.bitcast(address(context, builder, sig, args), FLOATS.as_pointer()), align=4)
+        p = builder.bitcast(address(context, builder, sig, args), FLOATS.as_pointer())
+        builder.store(args[2], p, align=4)
         return context.get_dummy_value()
     return types.void(array, i, x), code
 
@@ -235,14 +237,15 @@ def build_exp2(builder, x):
 
 exp2 = function(1, build_exp2)  # for |x| < 126
 
-# %% ../../nbs/splat/04a_simd.ipynb #a3c80090
+# %% ../../nbs/splat/04a_simd.ipynb #ae108f79
 EXP2_EIGHTH = fit_exp2(5, -1, 0)/8.**np.arange(6)  # of 2^(x/8)
 
 @intrinsic
 def exp2s(typing, xs):
     "2^x for a tuple of lanes, each within -8 <= x <= 0; elsewhere, nonsense"
     def code(context, builder, sig, args):
-        rs = polynomial(builder, EXP2_EIGHTH, [builder.extract_value(args[0], k) for k in range(len(sig.args[0]))])
+        xs = [builder.extract_value(args[0], k) for k in range(len(sig.args[0]))]
+        rs = polynomial(builder, EXP2_EIGHTH, xs)
         for _ in range(3): rs = [builder.fmul(r, r) for r in rs]
         return context.make_tuple(builder, sig.return_type, rs)
     return xs(xs), code

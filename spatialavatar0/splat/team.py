@@ -25,10 +25,10 @@ def counter_of(context, builder, sig, args):
     "Where an array of int64 begins"
     return context.make_array(sig.args[0])(context, builder, args[0]).data
 
-# %% ../../nbs/splat/04c_team.ipynb #03fe3d05
+# %% ../../nbs/splat/04c_team.ipynb #376e3d35
 @intrinsic
 def wait(typing, counter, value, offers):
-    "Wait until counter[0] >= value; the core is offered to others at most so often, then the wait is over anyway"
+    "Wait until counter[0] >= value, or until the core has been offered to others so often"
     def code(context, builder, sig, args):
         p, (value, offers) = counter_of(context, builder, sig, args), args[1:]
         offer = builder.module.globals.get('spatialavatar0_yield') or ir.Function(
@@ -62,10 +62,10 @@ def linger(bell, seen):
     "Wait a little for the bell, some ten microseconds"
     wait(bell, seen + 1, 50)
 
-# %% ../../nbs/splat/04c_team.ipynb #7bc83413
+# %% ../../nbs/splat/04c_team.ipynb #13cfd545
 @inner
 def meet(meeting, phase):
-    "Wait until all threads are here; `phase` is the number of arrivals, since the beginning, that makes it so"
+    "Wait until all threads are here: until there have been `phase` arrivals since the beginning"
     take(meeting)
     wait(meeting, phase, 1 << 62)
 
@@ -104,7 +104,7 @@ class Team:
     def __del__(self):
         for inbox in self.inboxes: inbox.put(None)
 
-# %% ../../nbs/splat/04c_team.ipynb #4159d9a8
+# %% ../../nbs/splat/04c_team.ipynb #0f092d61
 _team, _lock = None, threading.Lock()
 _threads = min(config.NUMBA_NUM_THREADS, 16)
 
@@ -128,5 +128,6 @@ def run(
     "Run f(t, threads, meeting, *args) on all threads; what the first returned"
     global _team
     with _lock:
-        if _team is None or _team.pid != os.getpid() or len(_team.inboxes) != threads - 1: _team = Team(threads)
+        fits = _team and _team.pid == os.getpid() and len(_team.inboxes) == threads - 1
+        if not fits: _team = Team(threads)
         return _team(f, *args)
