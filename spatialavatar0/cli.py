@@ -110,11 +110,11 @@ def _build_head():
     from spatialavatar0.head.open_head import build
     return build()
 
-# %% ../nbs/90_cli.ipynb #58c3ac51
+# %% ../nbs/90_cli.ipynb #b6bf32c1
 def demo(
     out: str|Path = 'demo_out',       # folder of the results
     portrait: str|Path|None = None,   # a picture of a face; none: an astronaut of NASA
-    iterations: int = 600,            # of the refinement
+    iterations: int = 1000,           # of the refinement
 ):
     "The main job end to end, on a real portrait"
     from spatialavatar0.demo import demo as run
@@ -359,13 +359,13 @@ _HEAD = _arg('--head', metavar='FILE', help='another head model than the open on
 _SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
-# %% ../nbs/90_cli.ipynb #1bf47268
+# %% ../nbs/90_cli.ipynb #6c95b07d
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
            _arg('--out', metavar='DIR', default='demo_out', help='of the results, demo_out if not given'),
            _arg('--portrait', metavar='IMG', help='a picture of a face; an astronaut of NASA if not given'),
-           _times(600))
+           _times(1000))
     yield (track, 'spatialavatar0 track me.jpg also_me.jpg -o me_clip',
            _arg('inputs', nargs='+', metavar='INPUT', help='one to four pictures of a person, or a folder'),
            _out('CLIP'), _SIZE, _HEAD)

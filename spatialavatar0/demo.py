@@ -107,11 +107,11 @@ def films(
     return [drive(avatar, reel, folder/'driven.mp4', head_camera(avatar, size, size), desc='driven.mp4'),
             drive(avatar, calm, folder/'orbit.mp4', around, desc='orbit.mp4')]
 
-# %% ../nbs/89_demo.ipynb #7947d1f3
+# %% ../nbs/89_demo.ipynb #945c43b6
 def demo(
     out: str|Path,                   # folder of the results; it is made if need be
     portrait: str|Path|None = None,  # a picture of a face
-    iterations: int = 600,           # of the refinement
+    iterations: int = 1000,          # of the refinement
     size: int = 512,                 # pixels, of the clip and the films
 ) -> list[Step]:
     "From a portrait to an avatar that moves"

@@ -96,7 +96,7 @@ def take_step(
     if i >= settings.sleep:
         clamp_log_scale_(g.log_scale, settings.lowest, settings.highest, settings.spread)
 
-# %% ../../nbs/refine/03_refine.ipynb #da0271d3
+# %% ../../nbs/refine/03_refine.ipynb #6a6b1324
 def shown(
     avatar: Avatar,
     clip: Sequence,         # `Frame`s
@@ -106,13 +106,16 @@ def shown(
 ) -> Tensor:                # (N,) pixels
     "How many pixels are each Gaussian's, where there are most: sum of alpha T, the gradient by colour"
     most, look_up = torch.zeros(len(avatar.gaussians)).to(avatar.shape), look_up or keeper(avatar, clip)
+    widest = avatar.layout.widest(avatar.shape)
     for t in range(0, len(clip), max(1, math.ceil(len(clip)/frames))):
         frame, vertices = look_up(t)
         with torch.no_grad(): world = avatar.on(vertices)
         colour = torch.zeros(len(most), 1).to(most).requires_grad_()
         image, _ = render(world._replace(colour=colour), frame.camera)
         (image[..., 0]*(1 - frame.alpha if beside else 1)).sum().backward()
-        most = torch.maximum(most, colour.grad[:, 0])
+        spread_out = (avatar.layout.spacing(vertices)/widest).square()
+        pixels = colour.grad[:, 0]*(1 if beside else ((spread_out - .5)/.3).clamp(0, 1))
+        most = torch.maximum(most, pixels)
     return most
 
 # %% ../../nbs/refine/03_refine.ipynb #fd400413
