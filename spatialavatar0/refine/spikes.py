@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['NEEDLE', 'LOCAL', 'WORLD', 'SLACK', 'SCALES', 'COLUMNS', 'aspect_ratio', 'clamp_log_scale_', 'log_aspect',
            'aspect_loss', 'elongation', 'footprint_ratio', 'Ratios', 'percentiles', 'Look', 'look_for_needles',
-           'extent', 'views', 'Limits', 'repair_log_scale', 'SpikeReport', 'spike_report', 'cloud_complaints',
-           'open_splats', 'Cloud', 'read_cloud', 'repair_ply', 'repair_avatar']
+           'extent', 'views', 'Limits', 'repair_log_scale', 'SpikeReport', 'size_report', 'spike_report',
+           'cloud_complaints', 'needle_pictures', 'open_splats', 'Cloud', 'read_cloud', 'file_facts', 'examine',
+           'repair']
 
-# %% ../../nbs/refine/02_spikes.ipynb #19c8b11e
+# %% ../../nbs/refine/02_spikes.ipynb #db6a757c
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ..camera import Camera, orbit
 from ..core import UserError, atomic_path, check_shape
+from ..head.model import HeadModel
 from ..splat.avatar import Avatar, read_header
 from ..splat.gaussians import Gaussians, WorldGaussians
 from ..splat.ply import Y0
@@ -174,7 +176,7 @@ def repair_log_scale(
         ell[wide] = clamp_log_scale_(ell[wide], -math.inf, math.inf, limits.spread - SLACK)
     return ell.to(log_scale.dtype)
 
-# %% ../../nbs/refine/02_spikes.ipynb #644f33aa
+# %% ../../nbs/refine/02_spikes.ipynb #ab7db7dc
 @dataclass(repr=False)
 class SpikeReport:
     "How spiky a cloud of N Gaussians is"
@@ -182,7 +184,7 @@ class SpikeReport:
     shortest: Ratios     # longest over shortest axis
     middle: Ratios       # longest over middle axis
     clamped: int         # how many a repair would change
-    screen: Ratios       # longest over shortest axis of footprints, of all views together
+    screen: Ratios|None = None       # longest over shortest axis of footprints, of all views together
     needles: tuple[float, ...] = ()  # share of needle pixels, for each view
 
     def facts(self) -> dict:
@@ -197,7 +199,18 @@ class SpikeReport:
 
     def __repr__(self): return '\n'.join(f'{k:<23} {x}' for k, x in self.facts().items())
 
-# %% ../../nbs/refine/02_spikes.ipynb #563fb99c
+# %% ../../nbs/refine/02_spikes.ipynb #ccaf9b1b
+def size_report(
+    log_scale: Tensor,       # (N,3) at least one Gaussian
+    limits: Limits = LOCAL,  # `WORLD` for Gaussians in world space
+) -> SpikeReport:            # without views
+    "Aspect ratios of Gaussians, and how many a repair would change"
+    check_shape('log_scale', log_scale, 'N 3')
+    if not len(log_scale): raise ValueError('log_scale: got no Gaussians, want some')
+    moved = (repair_log_scale(log_scale, limits) - log_scale).abs().amax(-1) > 10*SLACK
+    return SpikeReport(len(log_scale), percentiles(aspect_ratio(log_scale)),
+                       percentiles(elongation(log_scale)), int(moved.sum()))
+
 @torch.no_grad()
 def spike_report(
     subject: Avatar|WorldGaussians|Gaussians,  # at rest; in the world; or bound, without its mesh
@@ -205,14 +218,12 @@ def spike_report(
 ) -> SpikeReport:
     "Aspect ratios in the world and on the screen, needle pixels, and how many a repair would change"
     world, log_scale, limits = _parts(subject)
-    if not len(log_scale): raise ValueError('subject: got no Gaussians, want some')
-    if isinstance(cameras, Camera): cameras = [cameras]
-    if world is None: cameras = ()
-    looks = [look_for_needles(world, c) for c in (views(world) if cameras is None else cameras)]
-    moved = (repair_log_scale(log_scale, limits) - log_scale).abs().amax(-1) > 10*SLACK
-    return SpikeReport(len(log_scale), percentiles(aspect_ratio(log_scale)), percentiles(elongation(log_scale)),
-                       int(moved.sum()), percentiles(torch.cat([x.ratio for x in looks] or [log_scale[:0, 0]])),
-                       tuple((x.needle.sum()/x.covered.sum().clamp(min=1)).item() for x in looks))
+    report = size_report(log_scale, limits)
+    if cameras is None: cameras = [] if world is None else views(world)
+    looks = [look_for_needles(world, c) for c in ([cameras] if isinstance(cameras, Camera) else cameras)]
+    if not looks: return report
+    needles = tuple((x.needle.sum()/x.covered.sum().clamp(min=1)).item() for x in looks)
+    return replace(report, screen=percentiles(torch.cat([x.ratio for x in looks])), needles=needles)
 
 def _parts(subject):
     "World Gaussians or None, log-scales, and their limits"
@@ -236,6 +247,18 @@ def cloud_complaints(
     huge = int((world.scale.amax(-1) > extent(world)[1]/2).sum())
     if huge: wrong.append(f'{huge} Gaussians are larger than a quarter of the whole')
     return wrong
+
+# %% ../../nbs/refine/02_spikes.ipynb #dce8e99e
+@torch.no_grad()
+def needle_pictures(
+    world: WorldGaussians,  # N Gaussians
+) -> dict[str, dict]:       # heading -> name of the view -> (H,W,3)
+    "A cloud from three sides, and in black what needles paint of it"
+    cameras = dict(zip(('right', 'front', 'left'), views(world)))
+    white = world.colour.new_ones(world.colour.shape[1])
+    needles = {k: ~look_for_needles(world, c).needle[..., None].expand(-1, -1, 3) for k, c in cameras.items()}
+    seen = {k: render(world, c, white)[0] for k, c in cameras.items()} if len(white) == 3 else {}
+    return {k: x for k, x in {'Views': seen, 'Pixels that needles paint': needles}.items() if x}
 
 # %% ../../nbs/refine/02_spikes.ipynb #4ae914aa
 SCALES = ['scale_0', 'scale_1', 'scale_2']
@@ -272,36 +295,65 @@ def read_cloud(
     g = Gaussians(xyz, turn, ell.clamp(-30, 14), .5 + Y0*colour, opacity[:, 0])
     return Cloud(g, 'binding_0' in rows.dtype.names, len(x) - len(g))
 
-# %% ../../nbs/refine/02_spikes.ipynb #5d8959f0
-def repair_ply(
-    path: str|Path,      # .ply, in the world or bound
-    out: str|Path,       # .ply, may be the same
-) -> tuple[int, int]:    # how many Gaussians were changed, of how many
-    "Clamp the log-scales of a PLY (section 4), nothing else; raises `UserError` for other files"
-    ply = open_splats(path, SCALES)
-    rows = ply['vertex'].data
-    old = _finite(path, torch.from_numpy(np.stack([rows[name].astype(float) for name in SCALES], -1)))
-    new = repair_log_scale(old, LOCAL if 'binding_0' in rows.dtype.names else WORLD)
-    for name, column in zip(SCALES, new.T): rows[name] = column.numpy()
-    with atomic_path(out) as temporary: ply.write(str(temporary))
-    return int((new != old).any(-1).sum()), len(rows)
-
-def _finite(path, log_scale):
-    "The log-scales of a file, if they are numbers"
-    if n := int((~log_scale.isfinite()).any(-1).sum()):
-        raise UserError(f'the sizes of {n} Gaussians are not numbers', path, 'remove these first')
-    return log_scale
-
-# %% ../../nbs/refine/02_spikes.ipynb #e9a76e6a
-def repair_avatar(
-    path: str|Path,      # .safetensors
-    out: str|Path,       # .safetensors, may be the same
-) -> tuple[int, int]:    # how many Gaussians were changed, of how many
-    "Clamp the log-scales of an avatar's file (section 4), nothing else; raises `UserError` for other files"
+# %% ../../nbs/refine/02_spikes.ipynb #03388dd7
+def _sizes(path):
+    "All of a file, its log-scales (N,3), and their limits"
+    if Path(path).suffix.lower() == '.ply':
+        ply = open_splats(path, SCALES)
+        rows = ply['vertex'].data
+        columns = torch.from_numpy(np.stack([rows[name].astype(float) for name in SCALES], -1))
+        return ply, columns, LOCAL if 'binding_0' in rows.dtype.names else WORLD
     if len(shape := read_header(path)['shapes'].get('log_scale', [])) != 2 or shape[1] != 3:
         raise UserError('it has no sizes of Gaussians', path, 'make the avatar again')
     with safe_open(path, 'pt') as f: about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-    old = _finite(path, tensors['log_scale'])
-    tensors['log_scale'] = new = repair_log_scale(old)
-    with atomic_path(out) as temporary: save_file(tensors, temporary, about)
+    return (about, tensors), tensors['log_scale'], LOCAL
+
+def file_facts(
+    path: str|Path,  # an avatar, or a .ply
+) -> dict:
+    "The lines of a report without views; raises `UserError` for other files"
+    _, log_scale, limits = _sizes(path)
+    whole = log_scale.isfinite().all(-1)
+    facts = size_report(log_scale[whole], limits).facts() if whole.any() else {}
+    return facts if whole.all() else {**facts, 'not finite': int((~whole).sum())}
+
+# %% ../../nbs/refine/02_spikes.ipynb #4daf0815
+def examine(
+    path: str|Path,               # an avatar, or a .ply
+    head: HeadModel|None = None,  # that the avatar was made on; the open head where not given
+) -> tuple[dict, list[str], WorldGaussians|None]:  # a report's lines; complaints; the cloud, if not bound
+    "All that can be said of a file; raises `UserError` for other files"
+    wrong, broken = [], 0
+    if Path(path).suffix.lower() == '.ply':
+        g, bound, broken = read_cloud(path)
+        subject = g if bound else g.activate()
+    else: subject = Avatar.load(path, head)
+    if broken: wrong.append(f'{broken} Gaussians hold numbers that are not finite; remove these')
+    world, log_scale, _ = _parts(subject)
+    if not len(log_scale): return {}, [*wrong, 'it holds no Gaussians'], None
+    report = spike_report(subject)
+    return report.facts(), wrong + cloud_complaints(world, report), world
+
+# %% ../../nbs/refine/02_spikes.ipynb #4bb6ac8f
+def repair(
+    path: str|Path,      # an avatar, or a .ply, in the world or bound
+    out: str|Path,       # of the same kind; may be the same file
+) -> tuple[int, int]:    # how many Gaussians were changed, of how many
+    "Clamp the log-scales in a file (section 4), nothing else; raises `UserError` for other files"
+    if (kind := Path(path).suffix.lower()) not in ('.ply', '.safetensors'):
+        raise UserError('unknown kind of file', path, 'give an avatar or a .ply')
+    file, old, limits = _sizes(path)
+    if n := int((~old.isfinite()).any(-1).sum()):
+        raise UserError(f'the sizes of {n} Gaussians are not numbers', path, 'remove these first')
+    new = repair_log_scale(old, limits)
+    write = _write_ply if kind == '.ply' else _write_avatar
+    with atomic_path(out) as temporary: write(file, new, temporary)
     return int((new != old).any(-1).sum()), len(old)
+
+def _write_ply(ply, log_scale, path):
+    for name, column in zip(SCALES, log_scale.T): ply['vertex'].data[name] = column.numpy()
+    ply.write(str(path))
+
+def _write_avatar(file, log_scale, path):
+    about, tensors = file
+    save_file({**tensors, 'log_scale': log_scale}, path, about)
