@@ -91,7 +91,7 @@ def _larger(matrix):
     a, b, c = matrix.unbind(-1)
     return (a + c)/2 + torch.hypot((a - c)/2, b)
 
-# %% ../../nbs/refine/02_spikes.ipynb #4f16c5c5
+# %% ../../nbs/refine/02_spikes.ipynb #c53c11c1
 class Ratios(NamedTuple):
     "Percentiles of N ratios; NaN where N is 0"
     median: float
@@ -104,8 +104,8 @@ def percentiles(
     ratio: Tensor,  # (N,)
 ) -> Ratios:
     "The smallest ratios that 50, 90, 99, 99.9 and 100 % of them do not exceed"
-    n, ordered = len(ratio), ratio.sort().values
-    return Ratios(*(ordered[-(-k*n//1000) - 1].item() if n else math.nan for k in (500, 900, 990, 999, 1000)))
+    n, ordered, per_mille = len(ratio), ratio.sort().values, (500, 900, 990, 999, 1000)
+    return Ratios(*(ordered[-(-k*n//1000) - 1].item() if n else math.nan for k in per_mille))
 
 # %% ../../nbs/refine/02_spikes.ipynb #974c3054
 NEEDLE = 5.  # a footprint longer than so many times its width is one
@@ -160,7 +160,7 @@ LOCAL = Limits(-7., 1., 3.)       # in the frames of triangles: the defaults of 
 WORLD = Limits(-5.5, 4.5, 3., True)
 SLACK = 1e-5                      # the spread ends so much below its limit, for rounding
 
-# %% ../../nbs/refine/02_spikes.ipynb #75d875b7
+# %% ../../nbs/refine/02_spikes.ipynb #f757aded
 @torch.no_grad()
 def repair_log_scale(
     log_scale: Tensor,        # (N,3) finite
@@ -171,9 +171,10 @@ def repair_log_scale(
     ell = log_scale.double()
     for _ in range(2 if len(ell) else 0):
         middle = ell.median() if limits.relative else 0
-        ell = ell.clamp(middle + limits.lowest, middle + limits.highest)
-        wide = ell.amax(-1) - ell.amin(-1) > limits.spread
-        ell[wide] = clamp_log_scale_(ell[wide], -math.inf, math.inf, limits.spread - SLACK)
+        new = ell.clamp(middle + limits.lowest, middle + limits.highest)
+        wide = new.amax(-1) - new.amin(-1) > limits.spread
+        new[wide] = clamp_log_scale_(new[wide], -math.inf, math.inf, limits.spread - SLACK)
+        ell = torch.where(new == ell, ell, new.float().double())
     return ell.to(log_scale.dtype)
 
 # %% ../../nbs/refine/02_spikes.ipynb #ab7db7dc
@@ -199,7 +200,7 @@ class SpikeReport:
 
     def __repr__(self): return '\n'.join(f'{k:<23} {x}' for k, x in self.facts().items())
 
-# %% ../../nbs/refine/02_spikes.ipynb #ccaf9b1b
+# %% ../../nbs/refine/02_spikes.ipynb #ede006e2
 def size_report(
     log_scale: Tensor,       # (N,3) at least one Gaussian
     limits: Limits = LOCAL,  # `WORLD` for Gaussians in world space
@@ -214,7 +215,7 @@ def size_report(
 @torch.no_grad()
 def spike_report(
     subject: Avatar|WorldGaussians|Gaussians,  # at rest; in the world; or bound, without its mesh
-    cameras: Camera|Sequence|None = None,      # of the views; `views` where not given; none for bound ones
+    cameras: Camera|Sequence|None = None,      # `views` where not given, none for bound ones
 ) -> SpikeReport:
     "Aspect ratios in the world and on the screen, needle pixels, and how many a repair would change"
     world, log_scale, limits = _parts(subject)
@@ -248,7 +249,7 @@ def cloud_complaints(
     if huge: wrong.append(f'{huge} Gaussians are larger than a quarter of the whole')
     return wrong
 
-# %% ../../nbs/refine/02_spikes.ipynb #dce8e99e
+# %% ../../nbs/refine/02_spikes.ipynb #92f32c8b
 @torch.no_grad()
 def needle_pictures(
     world: WorldGaussians,  # N Gaussians
@@ -256,11 +257,12 @@ def needle_pictures(
     "A cloud from three sides, and in black what needles paint of it"
     cameras = dict(zip(('right', 'front', 'left'), views(world)))
     white = world.colour.new_ones(world.colour.shape[1])
-    needles = {k: ~look_for_needles(world, c).needle[..., None].expand(-1, -1, 3) for k, c in cameras.items()}
+    needles = {k: ~look_for_needles(world, c).needle[..., None] for k, c in cameras.items()}
+    needles = {k: x.expand(-1, -1, 3) for k, x in needles.items()}
     seen = {k: render(world, c, white)[0] for k, c in cameras.items()} if len(white) == 3 else {}
     return {k: x for k, x in {'Views': seen, 'Pixels that needles paint': needles}.items() if x}
 
-# %% ../../nbs/refine/02_spikes.ipynb #4ae914aa
+# %% ../../nbs/refine/02_spikes.ipynb #8d03785a
 SCALES = ['scale_0', 'scale_1', 'scale_2']
 COLUMNS = [*'x y z rot_0 rot_1 rot_2 rot_3'.split(), *SCALES, *'f_dc_0 f_dc_1 f_dc_2 opacity'.split()]
 
@@ -273,7 +275,8 @@ def open_splats(
     try: names = (ply := PlyData.read(str(path), mmap=False))['vertex'].data.dtype.names or ()
     except (PlyParseError, KeyError, ValueError, OSError, MemoryError, OverflowError) as e:
         raise UserError(f'not a whole PLY ({e})', path, 'export or download it again') from None
-    if lacks := [name for name in needs if name not in names or ply['vertex'].data[name].dtype.kind != 'f']:
+    rows = ply['vertex'].data
+    if lacks := [x for x in needs if x not in names or rows[x].dtype.kind != 'f']:
         raise UserError(f'no Gaussians: it has no {lacks[0]}', path, 'give a Gaussian splatting PLY')
     return ply
 
@@ -317,11 +320,11 @@ def file_facts(
     facts = size_report(log_scale[whole], limits).facts() if whole.any() else {}
     return facts if whole.all() else {**facts, 'not finite': int((~whole).sum())}
 
-# %% ../../nbs/refine/02_spikes.ipynb #4daf0815
+# %% ../../nbs/refine/02_spikes.ipynb #3b7b6b70
 def examine(
     path: str|Path,               # an avatar, or a .ply
     head: HeadModel|None = None,  # that the avatar was made on; the open head where not given
-) -> tuple[dict, list[str], WorldGaussians|None]:  # a report's lines; complaints; the cloud, if not bound
+) -> tuple[dict, list[str], WorldGaussians|None]:  # report, complaints, the cloud unless bound
     "All that can be said of a file; raises `UserError` for other files"
     wrong, broken = [], 0
     if Path(path).suffix.lower() == '.ply':
