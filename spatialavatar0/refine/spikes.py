@@ -177,7 +177,7 @@ def repair_log_scale(
         ell = torch.where(new == ell, ell, new.float().double())
     return ell.to(log_scale.dtype)
 
-# %% ../../nbs/refine/02_spikes.ipynb #ab7db7dc
+# %% ../../nbs/refine/02_spikes.ipynb #a450c736
 @dataclass(repr=False)
 class SpikeReport:
     "How spiky a cloud of N Gaussians is"
@@ -195,7 +195,7 @@ class SpikeReport:
         if self.needles: rows['footprint on the screen'] = self.screen
         rows = {k: row('–' if math.isnan(x) else f'{x:.4g}' for x in r) for k, r in rows.items()}
         if self.needles: rows['needle pixels, by view'] = row(f'{x:.2%}' for x in self.needles)
-        return {'of all Gaussians': row(['50 %', '90 %', '99 %', '99.9 %', 'largest']), **rows,
+        return {'aspect ratios': row(['50 %', '90 %', '99 %', '99.9 %', 'largest']), **rows,
                 'beyond the limits': f'{self.clamped:>9} of {self.n}'}
 
     def __repr__(self): return '\n'.join(f'{k:<23} {x}' for k, x in self.facts().items())
