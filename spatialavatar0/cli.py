@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'target', 'wrote', 'pick_head', 'ready_head', 'about_head', 'tell', 'head', 'demo', 'track', 'create',
-           'refine', 'drive', 'export', 'info', 'doctor', 'bench', 'parser', 'main']
+           'refine', 'drive', 'export', 'info', 'doctor', 'repair', 'bench', 'parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #14acbb26
 import argparse, contextlib, logging, sys, tempfile
@@ -243,7 +243,7 @@ def info(
     tell({'file': path, **facts})
     return facts
 
-# %% ../nbs/90_cli.ipynb #9a12a871
+# %% ../nbs/90_cli.ipynb #caf1b91f
 def _about_avatar(path):
     import json
     from safetensors import SafetensorError, safe_open
@@ -254,8 +254,9 @@ def _about_avatar(path):
     except (SafetensorError, OSError, ValueError):
         raise _wrong('not a whole safetensors file', path, 'copy or make it again') from None
     if not about: raise _wrong('a safetensors file, but not an avatar', path, 'give one made here')
+    from spatialavatar0.refine.spikes import file_facts
     layout = f"{about['size']} x {about['size']}"
-    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout,
+    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout, **file_facts(path),
             **{f'made: {k}': _short(x) for k, x in (about.get('made') or {}).items()}}
 
 def _short(x):
@@ -269,7 +270,7 @@ def _about_clip(path):
     return {'kind': 'clip', 'frames': len(c), 'cameras': len(set(c.camera_ids)), 'head': c.head_id,
             'pictures': f'{camera.width} x {camera.height}'}
 
-# %% ../nbs/90_cli.ipynb #d283565a
+# %% ../nbs/90_cli.ipynb #889ee02d
 def _about_npz(path):
     from spatialavatar0.core import UserError
     from spatialavatar0.drive.motion import Motion
@@ -288,29 +289,38 @@ def _about_ply(path):
     names = {p.name for p in v.properties}
     kind = 'bound Gaussians' if 'binding_0' in names else \
         'Gaussians' if 'rot_0' in names else 'mesh or points'
-    return {'kind': f'PLY: {kind}', 'vertices': len(v.data), 'properties': len(names)}
+    from spatialavatar0.refine.spikes import file_facts
+    return {'kind': f'PLY: {kind}', 'vertices': len(v.data), 'properties': len(names),
+            **(file_facts(path) if 'Gaussians' in kind else {})}
 
-# %% ../nbs/90_cli.ipynb #3f511a0d
+# %% ../nbs/90_cli.ipynb #c8edabcc
 def doctor(
-    clip: str|Path,              # folder
-    out: str|Path|None = None,   # .png, the mesh drawn over some of the frames
+    file: str|Path,              # a clip's folder, an avatar or a .ply
+    out: str|Path|None = None,   # .png: the mesh over some frames; or views, and their needles
     head: str|Path|None = None,
 ) -> list[str]:                  # what is wrong
-    "Is this clip sound?"
+    "Say what is wrong with a clip, an avatar or a .ply"
+    from spatialavatar0.drive.sheet import compose
+    path, out = Path(file), out and target(out, '.png')
+    examine = _examine_cloud if path.suffix.lower() in ('.safetensors', '.ply') else _examine_clip
+    facts, wrong, rows = examine(path, head)
+    if out and not rows: raise _wrong('there is nothing to draw', path, 'leave out -o')
+    tell({**facts, 'complaints': len(wrong) or 'none'})
+    for x in wrong: print(f'  {x}')
+    if out: compose(path.name, '; '.join(wrong) or 'no complaints', rows).save(out); wrote(out)
+    return wrong
+
+# %% ../nbs/90_cli.ipynb #d2218e5b
+def _examine_clip(path, head):
+    "Facts, complaints, and the mesh over six frames"
     from spatialavatar0.clip.clip import Clip
-    from spatialavatar0.drive.sheet import Row, compose, overlay
-    c, panels, wrong = Clip(clip, pick_head(head)), {}, []
-    out = out and target(out, '.png')
+    from spatialavatar0.drive.sheet import Row, overlay
+    c, panels, wrong = Clip(path, pick_head(head)), {}, []
     for i in sorted({round(j*(len(c) - 1)/5) for j in range(6)}):
         frame = c[i]
         wrong += [f'frame {i}: {x}' for x in _complaints(frame, c.head)]
         panels[f'frame {i}'] = overlay(frame.image, c.head, frame.codes, frame.camera)
-    tell({'frames': len(c), 'looked at': len(panels), 'complaints': len(wrong) or 'none'})
-    for x in wrong: print(f'  {x}')
-    if out:
-        page = compose(Path(clip).name, f'{len(c)} frames, head {c.head_id}', [Row('Mesh', panels)])
-        page.save(out); wrote(out)
-    return wrong
+    return {'frames': len(c), 'looked at': len(panels)}, wrong, [Row('Mesh', panels)]
 
 def _complaints(frame, head):
     "What is wrong with a frame, in words"
@@ -324,6 +334,25 @@ def _complaints(frame, head):
     covered = sample(frame.alpha[..., None], xy[inside]).mean()
     if covered < .6: return ['a large part of the head is outside the matte']
     return []
+
+# %% ../nbs/90_cli.ipynb #bce6d848
+def _examine_cloud(path, head):
+    "Facts, complaints and pictures of an avatar or a .ply"
+    from spatialavatar0.drive.sheet import Row
+    from spatialavatar0.refine.spikes import examine, needle_pictures
+    facts, wrong, world = examine(path, pick_head(head))
+    return facts, wrong, [Row(*x) for x in needle_pictures(world).items()] if world else []
+
+# %% ../nbs/90_cli.ipynb #433f5212
+def repair(
+    file: str|Path,  # an avatar or a .ply, of any program
+    out: str|Path,   # of the same kind
+) -> Path:
+    "Clamp the sizes of Gaussians that are spikes"
+    from spatialavatar0.refine.spikes import repair as run
+    changed, n = run(file, out := target(out, Path(file).suffix.lower()))
+    print(f'changed {changed} of {n} Gaussians')
+    return wrote(out)
 
 # %% ../nbs/90_cli.ipynb #572a027f
 def bench(
@@ -377,7 +406,7 @@ def _making():
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
            _times(10_000), _arg('--seed', type=int, default=0, help='the same seed, the same avatar'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #a08f08e3
+# %% ../nbs/90_cli.ipynb #a2ed46ca
 def _using():
     "The verbs that do something with what was made"
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
@@ -390,7 +419,9 @@ def _using():
                           help='; '.join(f'{k}: {what}' for k, (_, what) in FORMATS.items())),
            _out('FILE'), _HEAD)
     yield (doctor, 'spatialavatar0 doctor me_clip -o mesh.png',
-           _arg('clip', metavar='CLIP', help='a folder'), _out('PNG', required=False), _HEAD)
+           _arg('file', metavar='FILE', help='a clip, avatar or .ply'), _out('PNG', required=False), _HEAD)
+    yield (repair, 'spatialavatar0 repair spiky.ply -o mended.ply',
+           _arg('file', metavar='FILE', help='an avatar or a .ply, of any program'), _out('FILE'))
     yield (info, 'spatialavatar0 info me.safetensors',
            _arg('file', metavar='FILE', help='an avatar, a clip, a motion, a head model or a .ply'))
     yield (bench, 'spatialavatar0 bench render --quick',
