@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'save_state', 'load_state',
-           'begin', 'Stopped', 'stoppable', 'seen', 'Log', 'wandb_run', 'run', 'so_far']
+           'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
 
-# %% ../../nbs/refine/04_run.ipynb #0c5f9c0c
+# %% ../../nbs/refine/04_run.ipynb #47ab7d14
 import hashlib, json, signal, threading, time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -125,7 +126,7 @@ def _other(path, what, got, want):
     return UserError(f'of another run: {what} is {got} there, {want} here', path,
                      'give what it was begun with, or delete it')
 
-# %% ../../nbs/refine/04_run.ipynb #1b8af827
+# %% ../../nbs/refine/04_run.ipynb #e6e147b0
 def begin(
     path: Path,        # of the checkpoint
     avatar: Avatar,
@@ -134,11 +135,16 @@ def begin(
     resume: bool,      # whether to go on, if there is one
 ) -> State:
     "The state to go on from; raises `UserError` for a checkpoint that nobody asked for"
-    for p in path.parent.glob(f'.{path.stem}-*{path.suffix}'): p.unlink()  # killed while it was written
     if not path.exists(): return start(avatar, settings)
     if not resume:
         raise UserError('a run that was stopped', path, 'go on with --resume, or delete this file')
     return load_state(path, avatar, settings, about)
+
+# %% ../../nbs/refine/04_run.ipynb #12bf2804
+def sweep(*paths: Path):
+    "Remove what was being written at these paths when a process was killed"
+    for path in paths:
+        for p in path.parent.glob(f".{escape(path.stem)}-{'[0-9a-f]'*8}{path.suffix}"): p.unlink()
 
 # %% ../../nbs/refine/04_run.ipynb #53999490
 class Stopped(KeyboardInterrupt):
@@ -170,11 +176,11 @@ def seen(
     target = matted(frame.image, frame.alpha, white)
     return torch.cat([target, image, 4*(image - target).abs()], 1), psnr(image, target, frame.alpha)
 
-# %% ../../nbs/refine/04_run.ipynb #6db8f836
+# %% ../../nbs/refine/04_run.ipynb #f34cac83
 COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio'
 
 class Log:
-    "Figures of a run, in a table that is whole at any time; called after each step"
+    "Figures of a run, a row of a table now and then; called after each step"
     def __init__(self,
                  path: Path,       # .csv; pictures go into the folder of that name without .csv
                  avatar: Avatar,
@@ -187,26 +193,23 @@ class Log:
         self.path, self.avatar, self.look_up, self.n = path, avatar, look_up, n
         self.every = max(1, n//100)
         self.watched, self.held_out, self.board, self.losses = watched, held_out, board, []
-        lines = path.read_text().splitlines()[1:] if done and path.exists() else []
-        self.rows = [x for x in lines if x.split(',')[0].isdigit() and int(x.split(',')[0]) <= done]
-        self.began = time.perf_counter() - (float(self.rows[-1].split(',')[1]) if self.rows else 0)
-        self.write()
+        rows = rows_until(path, done) if done else []
+        self.began = time.perf_counter() - (float(rows[-1].split(',')[1]) if rows else 0)
+        with atomic_path(path) as temporary: temporary.write_text('\n'.join([','.join(COLUMNS), *rows, '']))
 
-# %% ../../nbs/refine/04_run.ipynb #2cc1bc77
-@patch
-def write(self: Log):
-    "Write the table"
-    with atomic_path(self.path) as temporary:
-        temporary.write_text('\n'.join([','.join(COLUMNS), *self.rows]) + '\n')
+def rows_until(path: Path, done: int) -> list[str]:
+    "Whole rows of a table, up to an iteration"
+    rows = path.read_text().splitlines()[1:] if path.exists() else []
+    return [x for x in rows if x.count(',') == len(COLUMNS) - 1 and int(x.split(',')[0]) <= done]
 
+# %% ../../nbs/refine/04_run.ipynb #c7fb27df
 @patch
 def __call__(self: Log, i: int, loss: float, gaussians: Gaussians) -> dict|None:
     "After step i; figures for the bar, if there are new ones"
     self.losses.append(loss)
     if (i + 1) % self.every and i + 1 < self.n: return
     row = self.measure(i + 1, replace(self.avatar, gaussians=gaussians))
-    self.rows.append(','.join(f'{row[k]:.6g}' if k in row else '' for k in COLUMNS))
-    self.write()
+    with open(self.path, 'a') as f: f.write(','.join(f'{row[k]:.6g}' if k in row else '' for k in COLUMNS) + '\n')
     self.losses = []
     if self.board: self.board.log(row, step=i + 1)
     return dict(psnr=f"{row['psnr']:.1f} dB")
@@ -240,7 +243,7 @@ def wandb_run(name: str, settings: Settings):
         raise UserError('wandb is not installed', remedy='pip install wandb, or no --log') from None
     return wandb.init(project='spatialavatar0', name=name, config=asdict(settings))
 
-# %% ../../nbs/refine/04_run.ipynb #ef3fd680
+# %% ../../nbs/refine/04_run.ipynb #50b22922
 def run(
     avatar: Avatar,               # the first guess
     clip: Sequence,               # `Frame`s: a `Clip`, or a list
@@ -256,6 +259,7 @@ def run(
     out, beside = Path(out), lambda ending: Path(out).with_suffix(ending)
     train, look_up = _part(clip, held_out), keeper(avatar, clip, room)
     about, path = belongs_to(avatar, train, settings, look_up), beside('.checkpoint.safetensors')
+    sweep(out, path, beside('.refine.csv'))
     with _on_disk(out), stoppable() as asked, _board(log, out.stem, settings) as board:
         state = begin(path, avatar, settings, about, resume)
         watch = Log(beside('.refine.csv'), avatar, look_up, settings.iterations, len(train)//2,
