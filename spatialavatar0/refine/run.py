@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'save_state', 'load_state',
-           'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
+           'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'strip', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
 
 # %% ../../nbs/refine/04_run.ipynb #47ab7d14
 import hashlib, json, signal, threading, time
@@ -163,18 +163,22 @@ def stoppable():
     finally:
         if mine: signal.signal(signal.SIGINT, old)
 
-# %% ../../nbs/refine/04_run.ipynb #760435de
+# %% ../../nbs/refine/04_run.ipynb #a800b71a
 @torch.no_grad()
 def seen(
     avatar: Avatar,
     frame,             # a `Frame`
     vertices: Tensor,  # (V,3) the head in it
-) -> tuple[Tensor, float]:  # strip (H,3W,3), PSNR inside the matte
-    "Photograph, picture and four times their difference, over white"
+) -> tuple[Tensor, Tensor, float]:  # photograph (H,W,3), picture (H,W,3), PSNR inside the matte
+    "A frame and what the avatar makes of it, both over white"
     white = torch.ones(3).to(vertices)
     image, _ = render(avatar.on(vertices), frame.camera, white)
     target = matted(frame.image, frame.alpha, white)
-    return torch.cat([target, image, 4*(image - target).abs()], 1), psnr(image, target, frame.alpha)
+    return target, image, psnr(image, target, frame.alpha)
+
+def strip(target: Tensor, image: Tensor) -> Tensor:  # (H,W,3) each; (H,3W,3)
+    "Both side by side, and four times their difference"
+    return torch.cat([target, image, 4*(image - target).abs()], 1)
 
 # %% ../../nbs/refine/04_run.ipynb #f34cac83
 COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio'
@@ -202,24 +206,25 @@ def rows_until(path: Path, done: int) -> list[str]:
     rows = path.read_text().splitlines()[1:] if path.exists() else []
     return [x for x in rows if x.count(',') == len(COLUMNS) - 1 and int(x.split(',')[0]) <= done]
 
-# %% ../../nbs/refine/04_run.ipynb #c7fb27df
+# %% ../../nbs/refine/04_run.ipynb #27bc74d4
 @patch
 def __call__(self: Log, i: int, loss: float, gaussians: Gaussians) -> dict|None:
     "After step i; figures for the bar, if there are new ones"
     self.losses.append(loss)
     if (i + 1) % self.every and i + 1 < self.n: return
     row = self.measure(i + 1, replace(self.avatar, gaussians=gaussians))
-    with open(self.path, 'a') as f: f.write(','.join(f'{row[k]:.6g}' if k in row else '' for k in COLUMNS) + '\n')
+    fields = [f'{row[k]:.6g}' if k in row else '' for k in COLUMNS]
+    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
     self.losses = []
     if self.board: self.board.log(row, step=i + 1)
     return dict(psnr=f"{row['psnr']:.1f} dB")
 
-# %% ../../nbs/refine/04_run.ipynb #3f91eb55
+# %% ../../nbs/refine/04_run.ipynb #150e4e78
 @patch
 def measure(self: Log, i: int, fit: Avatar) -> dict:
     "A row: figures after i steps"
     row = dict(iteration=i, seconds=time.perf_counter() - self.began,
-               loss=sum(self.losses)/len(self.losses), psnr=seen(fit, *self.look_up(self.watched))[1],
+               loss=sum(self.losses)/len(self.losses), psnr=seen(fit, *self.look_up(self.watched))[-1],
                aspect_ratio=aspect_ratio(fit.gaussians.log_scale.detach()).max().item())
     if self.held_out and (i % (10*self.every) == 0 or i == self.n): row['held_out_psnr'] = self.draw(i, fit)
     return row
@@ -230,8 +235,8 @@ def draw(self: Log, i: int, fit: Avatar) -> float:
     folder, total = self.path.with_suffix(''), 0
     folder.mkdir(exist_ok=True)
     for t in self.held_out:
-        strip, dB = seen(fit, *self.look_up(t))
-        write_image(folder/f'{i:05d}_frame{t:04d}.png', strip)
+        *pictures, dB = seen(fit, *self.look_up(t))
+        write_image(folder/f'{i:05d}_frame{t:04d}.png', strip(*pictures))
         total += dB/len(self.held_out)
     return total
 
