@@ -159,22 +159,33 @@ def _as_clip(sources, head=None):
     with tempfile.TemporaryDirectory() as folder:
         yield run([Path(p) for p in sources], Path(folder)/'clip', ready_head(head))
 
-# %% ../nbs/90_cli.ipynb #f9b6eb59
+# %% ../nbs/90_cli.ipynb #fe5061d2
 def refine(
     avatar: str|Path,            # .safetensors
     clip: str|Path,              # folder
     out: str|Path,               # .safetensors
-    iterations: int = 10_000,
+    iterations: int = 10_000,    # with the settings of the paper; fewer take larger steps
     seed: int = 0,
+    resume: bool = False,        # go on where the same command was stopped
+    held_out: int = 0,           # so many frames at the end are only looked at
+    log: str|None = None,        # 'wandb'
     head: str|Path|None = None,
 ):
     "Fit an avatar to the pictures of a clip"
     from spatialavatar0.clip.clip import Clip
-    from spatialavatar0.refine.refine import refine as run, short
+    from spatialavatar0.refine.refine import settings_for
+    from spatialavatar0.refine.run import Stopped, run
     from spatialavatar0.splat.avatar import Avatar
     out, model = target(out, '.safetensors'), pick_head(head)
-    better = run(Avatar.load(avatar, model), Clip(clip, model), short(iterations, seed=seed))
-    better.save(out)
+    if out.exists() and out.samefile(avatar):
+        raise _wrong('this is what it starts from', out, 'give the result another name')
+    subject, film = Avatar.load(avatar, model), Clip(clip, model)
+    settings = settings_for(iterations, seed=seed)
+    try: better = run(subject, film, out, settings, resume, held_out, log)
+    except Stopped as e:
+        wrote(out)
+        print(f'stopped {e}; the same command with --resume goes on')
+        raise
     wrote(out)
     return better
 
@@ -388,7 +399,7 @@ _HEAD = _arg('--head', metavar='FILE', help='another head model than the open on
 _SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
-# %% ../nbs/90_cli.ipynb #6c95b07d
+# %% ../nbs/90_cli.ipynb #f1b8810a
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
@@ -404,7 +415,13 @@ def _making():
            _arg('-k', type=int, choices=(1, 2, 3, 4), help='how many pictures; all if not given'))
     yield (refine, 'spatialavatar0 refine me.safetensors me_clip -o better.safetensors',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
-           _times(10_000), _arg('--seed', type=int, default=0, help='the same seed, the same avatar'), _HEAD)
+           _arg('--iterations', type=_count, default=10_000, metavar='N',
+                help='10000 if not given, with the settings of the paper; fewer take larger steps'),
+           _arg('--seed', type=int, default=0, help='the same seed, the same avatar'),
+           _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
+           _arg('--held-out', type=_count, default=0, metavar='N',
+                help='so many frames at the end are only looked at'),
+           _arg('--log', choices=('wandb',), help='figures to wandb too, beside the .csv'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #a2ed46ca
 def _using():
