@@ -159,7 +159,7 @@ def _as_clip(sources, head=None):
     with tempfile.TemporaryDirectory() as folder:
         yield run([Path(p) for p in sources], Path(folder)/'clip', ready_head(head))
 
-# %% ../nbs/90_cli.ipynb #fe5061d2
+# %% ../nbs/90_cli.ipynb #03aceff8
 def refine(
     avatar: str|Path,            # .safetensors
     clip: str|Path,              # folder
@@ -177,9 +177,9 @@ def refine(
     from spatialavatar0.refine.run import Stopped, run
     from spatialavatar0.splat.avatar import Avatar
     out, model = target(out, '.safetensors'), pick_head(head)
+    subject, film = Avatar.load(avatar, model), Clip(clip, model)
     if out.exists() and out.samefile(avatar):
         raise _wrong('this is what it starts from', out, 'give the result another name')
-    subject, film = Avatar.load(avatar, model), Clip(clip, model)
     settings = settings_for(iterations, seed=seed)
     try: better = run(subject, film, out, settings, resume, held_out, log)
     except Stopped as e:
