@@ -288,9 +288,10 @@ def so_far(avatar: Avatar, settings: Settings, state: State) -> Avatar:
     made = {'refine': asdict(settings) | {'stopped': state.i}}
     return replace(avatar, gaussians=state.gaussians.clone(), made=avatar.made | made)
 
-# %% ../../nbs/refine/04_run.ipynb #1a5e5888
+# %% ../../nbs/refine/04_run.ipynb #f8d556bb
 def _part(clip, held_out):
     "The frames to learn from"
+    if not len(clip): raise UserError('the clip holds no frame')
     if held_out >= len(clip):
         raise UserError(f'of {len(clip)} frames {held_out} are held out, and none is left to learn from')
     return clip[:len(clip) - held_out]
