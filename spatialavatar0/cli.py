@@ -60,7 +60,7 @@ def _as_clip(sources, head=None):
     with tempfile.TemporaryDirectory() as folder:
         yield run([Path(p) for p in sources], Path(folder)/'clip', ready_head(head))
 
-# %% ../nbs/90_cli.ipynb #f16cca71
+# %% ../nbs/90_cli.ipynb #21082db7
 def refine(
     avatar: str|Path,            # .safetensors
     clip: str|Path,              # folder
@@ -78,9 +78,9 @@ def refine(
     from spatialavatar0.refine.run import Stopped, run
     from spatialavatar0.splat.avatar import Avatar
     out, model = target(out, '.safetensors'), pick_head(head)
+    subject, film = Avatar.load(avatar, model), Clip(clip, model)
     if out.exists() and out.samefile(avatar):
         raise wrong('this is what it starts from', out, 'give the result another name')
-    subject, film = Avatar.load(avatar, model), Clip(clip, model)
     settings = settings_for(iterations, seed=seed)
     try: better = run(subject, film, out, settings, resume, held_out, log)
     except Stopped as e:

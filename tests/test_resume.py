@@ -117,7 +117,7 @@ def wait_for(path, process, seconds=120):
 
 def test_command_line_is_stopped_killed_and_goes_on(place, tmp_path):
     "Ctrl-C, then kill -9, then to the end; and the same in one go"
-    out, whole, n = tmp_path/'me.safetensors', tmp_path/'whole.safetensors', ('--iterations', '600')
+    out, whole, n = tmp_path/'me.safetensors', tmp_path/'whole.safetensors', ('--iterations', '900')
     begin = lambda *more: subprocess.Popen(words(place, out, *n, *more), stdout=subprocess.PIPE,
                                            stderr=subprocess.PIPE, text=True)
     first = begin()

@@ -219,7 +219,7 @@ def __call__(self: Log, i: int, loss: float, gaussians: Gaussians) -> dict|None:
     if self.board: self.board.log(row, step=i + 1)
     return dict(psnr=f"{row['psnr']:.1f} dB")
 
-# %% ../../nbs/refine/04_run.ipynb #150e4e78
+# %% ../../nbs/refine/04_run.ipynb #9c222506
 @patch
 def measure(self: Log, i: int, fit: Avatar) -> dict:
     "A row: figures after i steps"
@@ -234,6 +234,7 @@ def draw(self: Log, i: int, fit: Avatar) -> float:
     "Strips of the frames that are held out; their mean PSNR"
     folder, total = self.path.with_suffix(''), 0
     folder.mkdir(exist_ok=True)
+    for p in folder.glob('.*.png'): p.unlink()  # killed while it was written
     for t in self.held_out:
         *pictures, dB = seen(fit, *self.look_up(t))
         write_image(folder/f'{i:05d}_frame{t:04d}.png', strip(*pictures))
@@ -287,9 +288,10 @@ def so_far(avatar: Avatar, settings: Settings, state: State) -> Avatar:
     made = {'refine': asdict(settings) | {'stopped': state.i}}
     return replace(avatar, gaussians=state.gaussians.clone(), made=avatar.made | made)
 
-# %% ../../nbs/refine/04_run.ipynb #1a5e5888
+# %% ../../nbs/refine/04_run.ipynb #f8d556bb
 def _part(clip, held_out):
     "The frames to learn from"
+    if not len(clip): raise UserError('the clip holds no frame')
     if held_out >= len(clip):
         raise UserError(f'of {len(clip)} frames {held_out} are held out, and none is left to learn from')
     return clip[:len(clip) - held_out]
