@@ -159,7 +159,7 @@ def mirror_vertices(
     image = v_template*v_template.new_tensor([-1, 1, 1])
     return torch.cat([torch.cdist(part, v_template).argmin(-1) for part in image.split(1000)])
 
-# %% ../../nbs/head/02_flame.ipynb #eb2d81d9
+# %% ../../nbs/head/02_flame.ipynb #f135ae2a
 OUR_NAMES = {'left_eyeball': 'left_eye', 'right_eyeball': 'right_eye'}  # of FLAME's parts
 
 def load_flame(
@@ -171,7 +171,8 @@ def load_flame(
     arrays = flame_arrays(path)
     obj, masks = (path.parent/k for k in ('head_template_mesh.obj', 'FLAME_masks.pkl'))
     if obj.is_file(): arrays |= read_obj_uv(obj, arrays['f'])
-    if masks.is_file(): arrays |= {f'part_{OUR_NAMES.get(k, k)}': np.asarray(x) for k, x in read_pickle(masks).items()}
+    parts = read_pickle(masks) if masks.is_file() else {}
+    arrays |= {f'part_{OUR_NAMES.get(k, k)}': np.asarray(x) for k, x in parts.items()}
     if (K := arrays['shapedirs'].shape[-1]) < n_shape:
         raise UserError(f'it has {K} columns, not {n_shape} for shape and others', path, 'set n_shape')
     try:

@@ -148,13 +148,13 @@ def check_finite(
         if n := int((~np.isfinite(x)).sum()):
             raise ValueError(f'{name}: got {n} numbers that are NaN or infinite, want none')
 
-# %% ../../nbs/splat/04_cpu.ipynb #81c8be9c
+# %% ../../nbs/splat/04_cpu.ipynb #11521e77
 def ready_background(background, camera, channels):
     "In float32, a picture plane by plane; raises `ValueError`"
     one, size = background.ndim == 1, f'{camera.height} {camera.width} '
     check_shape('background', background, f'{channels}' if one else f'{size}{channels}')
-    if not background.sum().isfinite():
-        raise ValueError('background: got NaN or infinite numbers, want none')
+    if n := int((~background.isfinite()).sum()):
+        raise ValueError(f'background: got {n} numbers that are NaN or infinite, want none')
     return (background if one else background.permute(2, 0, 1)).float().contiguous()
 
 # %% ../../nbs/splat/04_cpu.ipynb #23ada135

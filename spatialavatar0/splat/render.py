@@ -50,7 +50,7 @@ def pick_backend(
     if world.xyz.dtype == torch.float64: return 'reference'
     return 'gsplat' if world.xyz.is_cuda else 'cpu'
 
-# %% ../../nbs/splat/06_render.ipynb #86485d5d
+# %% ../../nbs/splat/06_render.ipynb #68a9c3b5
 def _renderers(name, device):
     "The two functions behind a name: image and alpha, and with extras"
     if name == 'reference': return render_reference, render_reference_full
@@ -66,8 +66,10 @@ def _renderers(name, device):
 
 def _pick(world, camera, background, backend):
     "Check what comes in, then the functions that draw it"
-    check_world(world, camera, background)
-    return _renderers(pick_backend(world) if backend == 'auto' else backend, world.xyz.device)
+    if backend == 'auto': backend = pick_backend(world)
+    check_finite(**{'camera.K': camera.K, 'camera.world_to_camera': camera.world_to_camera})
+    if backend != 'cpu': check_world(world, camera, background)  # `cpu` looks at every number anyway
+    return _renderers(backend, world.xyz.device)
 
 # %% ../../nbs/splat/06_render.ipynb #e8de5818
 def render(

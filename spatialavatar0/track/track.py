@@ -146,7 +146,7 @@ def load(
         image, alpha = x[..., :3], (x[..., 3] if x.shape[-1] == 4 else None)
     return image, None if alpha is None or alpha.min() > .99 else alpha
 
-# %% ../../nbs/track/05_track.ipynb #d331554e
+# %% ../../nbs/track/05_track.ipynb #d178159d
 def track(
     inputs,                        # one to four photographs of one person: paths, arrays, or a folder
     out: str|Path|None = None,     # folder to write a clip to
@@ -166,7 +166,7 @@ def track(
         angle = fov if film is None else 2*math.degrees(math.atan(
             photos[-1].square.side/max(image.shape[:2])*math.tan(math.radians(film)/2)))
         cameras.append(portrait_camera(size, min(max(angle, 5), 60)))
-    images, alphas, landmarks = (torch.stack([getattr(p, k) for p in photos]) for k in ('image', 'alpha', 'landmarks'))
+    images, alphas, landmarks = map(torch.stack, list(zip(*photos))[:3])
     codes = fit(head, landmarks, cameras, prior).codes
     if len(photos) > 2: codes = register(head, codes, images, alphas, landmarks, cameras, prior)
     codes, cameras = centre(codes, cameras)
