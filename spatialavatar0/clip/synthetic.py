@@ -6,7 +6,7 @@
 __all__ = ['SKIN', 'HAIR', 'IRIS', 'CLOTH', 'INSIDE', 'CROWN', 'RISE', 'GAMMA', 'LAMPS', 'CAREFUL', 'FRONT', 'SIDES', 'waves',
            'smoothstep', 'openness', 'Canvas', 'spill', 'Traits', 'traits', 'bell', 'skin', 'lips_and_brows', 'eye',
            'mouth_and_shirt', 'smoothed', 'skull', 'strands', 'hair', 'Person', 'person', 'light', 'photograph',
-           'drift', 'blinks', 'faces', 'looks', 'motion', 'lens', 'film']
+           'drift', 'blinks', 'mimic', 'looks', 'motion', 'lens', 'film']
 
 # %% ../../nbs/clip/03_synthetic.ipynb #09e6b59d
 import math
@@ -67,7 +67,7 @@ def openness(
         free, total = free + facing*(z < depth[i, j] + margin), total + facing
     return free/total.clamp(min=1e-6)
 
-# %% ../../nbs/clip/03_synthetic.ipynb #a29f0e08
+# %% ../../nbs/clip/03_synthetic.ipynb #42a4bd70
 class Canvas:
     "A texture in the making: colours of the N pixels of a layout, and where on the head they are"
     def __init__(self, head: HeadModel, size: int, seed: int):
@@ -75,7 +75,8 @@ class Canvas:
         self.p = self.layout.points(head.v_template)     # (N,3) metres
         self.paint = torch.zeros_like(self.p)            # (N,3) sRGB
 
-    def waves(self, size, salt, p=None): return waves(self.p if p is None else p, size, 100*self.seed + salt)
+    def waves(self, size, salt, p=None):
+        return waves(self.p if p is None else p, size, 100*self.seed + salt)
 
     def lay(self, colour, cover):
         "A colour (3,) or (N,3) over what is there"
@@ -110,9 +111,10 @@ def spill(
         x = torch.where(x[:, -1:] > 0, x, near)
     return x[0, :-1].permute(1, 2, 0)
 
-# %% ../../nbs/clip/03_synthetic.ipynb #87f537c5
+# %% ../../nbs/clip/03_synthetic.ipynb #9c1ba893
 SKIN = torch.tensor([[.94, .78, .69], [.87, .67, .54], [.66, .46, .35], [.40, .26, .20]])  # sRGB
-HAIR = torch.tensor([[.10, .07, .06], [.26, .16, .10], [.48, .33, .19], [.55, .26, .12], [.55, .53, .52]])
+HAIR = torch.tensor([[.10, .07, .06], [.26, .16, .10], [.48, .33, .19], [.55, .26, .12],
+                     [.55, .53, .52]])
 IRIS = torch.tensor([[.27, .15, .08], [.42, .30, .14], [.36, .45, .33], [.38, .50, .62]])
 CLOTH = torch.tensor([[.22, .30, .42], [.42, .16, .18], [.24, .36, .27], [.75, .74, .70]])
 
@@ -125,17 +127,17 @@ class Traits:
     stubble: float   # 0 to 1
     volume: float    # of the hair, metres
 
-# %% ../../nbs/clip/03_synthetic.ipynb #1f11539a
+# %% ../../nbs/clip/03_synthetic.ipynb #b4a4d33e
 def traits(head: HeadModel, seed: int) -> Traits:
     "Those of the person with this number"
     draw = torch.Generator().manual_seed(seed)
     tone, hair, iris, cloth, freckles, stubble, volume = torch.rand(7, generator=draw).tolist()
     dark, k = tone > .55, min(int(3*tone), 2)
     return Traits(.45*torch.randn(head.n_shape, generator=draw), SKIN[k].lerp(SKIN[k + 1], 3*tone - k),
-                  HAIR[0 if dark else int(5*hair)], IRIS[0 if dark else int(4*iris)], CLOTH[int(4*cloth)],
-                  freckles*(tone < .45), stubble*(stubble > .4), .006 + .01*volume)
+                  HAIR[0 if dark else int(5*hair)], IRIS[0 if dark else int(4*iris)],
+                  CLOTH[int(4*cloth)], freckles*(tone < .45), stubble*(stubble > .4), .006 + .01*volume)
 
-# %% ../../nbs/clip/03_synthetic.ipynb #d332d0c2
+# %% ../../nbs/clip/03_synthetic.ipynb #b57f6b12
 def bell(*ratios):
     "A soft spot: exp(-sum of squares)"
     return torch.exp(-sum(r**2 for r in ratios))
@@ -153,11 +155,12 @@ def skin(c: Canvas, who: Traits):
         c.paint = c.paint*(1 + much*c.waves(size, salt)[:, None]*torch.tensor([.5, 1, 1.1]))
     spots = smoothstep(c.waves(.0028, 4), 1.5, 2.1)*smoothstep(c.waves(.02, 5), -.8, .8)
     c.tint([.72, .58, .48], .8*who.freckles*spots*bell((y - .005)/.03)*front)
-    beard = smoothstep(y, -.012, -.03)*smoothstep(y + .35*z, -.075, -.06)*smoothstep(z - .35*y.abs(), -.01, .04)
-    beard = beard*(1 - .75*bell(x/.012, (y + .012)/.008))*(.55 + .45*smoothstep(c.waves(.0016, 6), -.3, .7))
-    c.tint([.50, .52, .56], .75*who.stubble*beard)
+    beard = smoothstep(y, -.012, -.03)*smoothstep(y + .35*z, -.075, -.06)
+    beard = beard*smoothstep(z - .35*y.abs(), -.01, .04)*(1 - .75*bell(x/.012, (y + .012)/.008))
+    grain = .55 + .45*smoothstep(c.waves(.0016, 6), -.3, .7)
+    c.tint([.50, .52, .56], .75*who.stubble*beard*grain)
 
-# %% ../../nbs/clip/03_synthetic.ipynb #7cae083b
+# %% ../../nbs/clip/03_synthetic.ipynb #3f8c7aaa
 def lips_and_brows(c: Canvas, who: Traits):
     "With the grain of both"
     x, y, z = c.p.unbind(-1)
@@ -167,8 +170,8 @@ def lips_and_brows(c: Canvas, who: Traits):
     s = ((x.abs() - .013)/.046).clamp(-.1, 1.1)
     off = (y - .05 - .0065*torch.sin(math.pi*(.18 + .67*s))).abs()/(.0052*(1 - .75*s.clamp(0, 1)**1.5))
     hairs = c.waves(.0014, 8, torch.stack([x.abs() - .6*y, .25*(y + .3*x.abs())], -1))
-    brow = smoothstep(off + .16*hairs, 1.15, .55)*smoothstep(s, -.03, .06)*smoothstep(s, 1.02, .9)*(z > .045)
-    c.lay(.8*who.hair, .9*brow*(.72 + .28*smoothstep(hairs, -1, 1)))
+    brow = smoothstep(off + .16*hairs, 1.15, .55)*smoothstep(s, -.03, .06)*smoothstep(s, 1.02, .9)
+    c.lay(.8*who.hair, .9*brow*(z > .045)*(.72 + .28*smoothstep(hairs, -1, 1)))
 
 # %% ../../nbs/clip/03_synthetic.ipynb #805f1319
 def eye(c: Canvas, who: Traits, side: str):
@@ -189,10 +192,10 @@ def eye(c: Canvas, who: Traits, side: str):
     rim = c.on(f'{side}_socket', .02, .3)*(1 - c.on(f'{side}_socket', .8, .95))*(1 - ball)
     c.tint([.25, .20, .18], rim*(.24 + .68*smoothstep(d[:, 1], -.003, .003)))
 
-# %% ../../nbs/clip/03_synthetic.ipynb #0a48b54f
+# %% ../../nbs/clip/03_synthetic.ipynb #bf7724c4
 INSIDE = {'mouth_interior': (.45, .20, .19), 'tongue': (.66, .36, .35),
           'upper_teeth': (.90, .87, .80), 'lower_teeth': (.86, .83, .76),
-          'upper_gum': (.66, .36, .36), 'lower_gum': (.64, .34, .34),  # parts of the teeth, so after them
+          'upper_gum': (.66, .36, .36), 'lower_gum': (.64, .34, .34),  # of the teeth, so after them
           'left_socket': (.5, .3, .28), 'right_socket': (.5, .3, .28)}
 
 def mouth_and_shirt(c: Canvas, who: Traits):
@@ -294,13 +297,13 @@ def light(
         total = total + (3/32 + mu/2 + 15/32*mu**2)[..., None]*normals.new_tensor(colour)
     return total
 
-# %% ../../nbs/clip/03_synthetic.ipynb #2a92d8fa
+# %% ../../nbs/clip/03_synthetic.ipynb #282fbaf7
 def photograph(
     who: Person,
     codes: HeadCodes,          # one, without batch axes; whatever its shape, it is this person's
     camera: Camera,            # of W x H pixels
     samples: int = 2,          # rays per pixel along each axis
-    background: Tensor|float|None = None,  # behind the person; none: colours go on unmixed up to the edge
+    background: Tensor|float|None = None,  # behind the person; none: unmixed up to the edge
     lamps: tuple = LAMPS,
 ) -> tuple[Tensor, Tensor]:    # image (H,W,3), alpha (H,W)
     "A picture of a person, with every texture pixel it can show"
@@ -322,15 +325,17 @@ def photograph(
     image = torch.where(linear > 0, linear, 1)**(1/GAMMA)*(linear > 0)
     return (image if background is None else composite(image, alpha, background)), alpha
 
-# %% ../../nbs/clip/03_synthetic.ipynb #79829359
+# %% ../../nbs/clip/03_synthetic.ipynb #601ef3b7
 def drift(
     t: Tensor,                # (T,) seconds
     period: float,            # of the longest wave, about
     draw: torch.Generator,
 ) -> Tensor:                  # (T,) mean 0, deviation about 1
     "A smooth curve that wanders"
-    waves = [(period*k*(.85 + .3*a), b) for k, (a, b) in zip((1, .62, .41), torch.rand(3, 2, generator=draw))]
-    return math.sqrt(2/3)*sum(torch.sin(2*math.pi*(t/length + start)) for length, start in waves)
+    total = 0
+    for k, (a, b) in zip((1, .62, .41), torch.rand(3, 2, generator=draw)):
+        total = total + torch.sin(2*math.pi*(t/(period*k*(.85 + .3*a)) + b))
+    return math.sqrt(2/3)*total
 
 def blinks(t: Tensor, draw: torch.Generator) -> Tensor:
     "(T,) lids: down in a tenth of a second and up in two, every one to three seconds"
@@ -340,11 +345,11 @@ def blinks(t: Tensor, draw: torch.Generator) -> Tensor:
         at += 1.2 + 2.2*torch.rand((), generator=draw).item()
     return shut
 
-# %% ../../nbs/clip/03_synthetic.ipynb #d3d508fc
+# %% ../../nbs/clip/03_synthetic.ipynb #b6fd3b30
 CAREFUL = ('eyeBlink', 'eyeLook', 'jawOpen', 'jawForward', 'tongueOut', 'mouthClose', 'mouthRoll',
            'cheekPuff')  # actions that do not come and go by themselves
 
-def faces(head: HeadModel, t: Tensor, draw: torch.Generator) -> dict:
+def mimic(head: HeadModel, t: Tensor, draw: torch.Generator) -> dict:
     "Action -> (T,), those that come and go"
     acts = {}
     for name in (n for n in head.expression_names if not n.startswith(CAREFUL)):
@@ -360,7 +365,7 @@ def looks(t: Tensor, draw: torch.Generator) -> dict:
     return dict(eyeLookOutLeft=left, eyeLookInRight=left, eyeLookInLeft=right, eyeLookOutRight=right,
                 eyeLookUpLeft=up, eyeLookUpRight=up, eyeLookDownLeft=down, eyeLookDownRight=down)
 
-# %% ../../nbs/clip/03_synthetic.ipynb #a84991e7
+# %% ../../nbs/clip/03_synthetic.ipynb #abda1eff
 def motion(
     who: Person,
     t: Tensor,       # (T,) seconds
@@ -370,8 +375,9 @@ def motion(
     draw = torch.Generator().manual_seed(seed)
     syllables = .5 + .5*torch.sin(2*math.pi*4.1*t + 1.3*drift(t, 1.1, draw))
     talk = .5*syllables*smoothstep(drift(t, 4., draw), -.4, .4)
-    acts = dict(jawOpen=talk, **looks(t, draw), **faces(who.head, t, draw))
-    yaw, pitch, roll = torch.sin(2*math.pi*(t/5.3 + .1)), .3*drift(t, 2.9, draw).tanh(), .2*drift(t, 3.7, draw).tanh()
+    acts = dict(jawOpen=talk, **looks(t, draw), **mimic(who.head, t, draw))
+    yaw = torch.sin(2*math.pi*(t/5.3 + .1))
+    pitch, roll = .3*drift(t, 2.9, draw).tanh(), .2*drift(t, 3.7, draw).tanh()
     turn = math.radians(25)*torch.stack([pitch, yaw, roll], -1)
     sway = .006*torch.stack([drift(t, p, draw).clamp(-1.5, 1.5) for p in (4.1, 3.3, 5.)], -1)
     shut = blinks(t, draw)
@@ -379,7 +385,7 @@ def motion(
     return codes.replace(shape=who.shape, neck=.7*turn, translation=sway,
                          pose=codes.pose + torch.cat([.3*turn, 0*turn], -1))
 
-# %% ../../nbs/clip/03_synthetic.ipynb #067d4afd
+# %% ../../nbs/clip/03_synthetic.ipynb #a54262f9
 FRONT = {'front': 0.}
 SIDES = {'left70': 70., 'left45': 45., 'right45': -45., 'right70': -70.}  # of the subject; degrees
 
@@ -404,7 +410,8 @@ def film(
 ) -> Iterator[Frame]:
     "Frames with their true codes, cameras and mattes, in order of time; raises `ValueError`"
     which = range(n) if which is None else which
-    if any(not 0 <= i < n for i in which): raise ValueError(f'which: got {list(which)}, want 0 to {n - 1}')
+    if any(not 0 <= i < n for i in which):
+        raise ValueError(f'which: got {list(which)}, want 0 to {n - 1}')
     codes = motion(who, torch.linspace(0, seconds, n), seed).map(lambda x: x.expand(n, x.shape[-1]))
     for i in which:
         for name, yaw in views.items():
