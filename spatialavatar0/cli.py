@@ -140,16 +140,22 @@ def export(
     else: ply.write_bound_ply(out, subject)
     return wrote(out)
 
-# %% ../nbs/90_cli.ipynb #572a027f
+# %% ../nbs/90_cli.ipynb #6f268f77
 def bench(
-    name: str,                   # 'render', the one benchmark there is
-    quick: bool = False,         # less than a minute, instead of minutes
+    name: str,                   # 'render' or 'antispike'
+    quick: bool = False,         # render: less than a minute, instead of minutes
+    full: bool = False,          # antispike: at the paper's size, an hour instead of minutes
     out: str|Path|None = None,   # folder of the table, the figures and a plot
 ) -> dict:
-    "How fast is it here, against plain torch and what the processor could do?"
-    from spatialavatar0.bench.render import FULL, QUICK, bench_render, save, table
+    "How fast is the renderer here; what keeps needles away?"
+    if name == 'antispike':
+        from spatialavatar0.bench.antispike import FULL, SMALL, bench_antispike as measure, save, table
+        settings = FULL if full else SMALL
+    else:
+        from spatialavatar0.bench.render import FULL, QUICK, bench_render as measure, save, table
+        settings = QUICK if quick else FULL
     out = out and target(out)
-    result = bench_render(**(QUICK if quick else FULL))
+    result = measure(**settings)
     print(table(result))
     for path in save(result, out) if out else (): wrote(path)
     return result
@@ -198,7 +204,7 @@ def _making():
                 help='so many frames at the end are only looked at'),
            _arg('--log', choices=('wandb',), help='figures to wandb too, beside the .csv'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #a2ed46ca
+# %% ../nbs/90_cli.ipynb #11417740
 def _using():
     "The verbs that do something with what was made"
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
@@ -217,8 +223,10 @@ def _using():
     yield (info, 'spatialavatar0 info me.safetensors',
            _arg('file', metavar='FILE', help='an avatar, a clip, a motion, a head model or a .ply'))
     yield (bench, 'spatialavatar0 bench render --quick',
-           _arg('name', choices=('render',), help='what to measure: the renderer'),
-           _arg('--quick', action='store_true', help='less than a minute'), _out('DIR', required=False))
+           _arg('name', choices=('render', 'antispike'), help='the renderer; what keeps needles away'),
+           _arg('--quick', action='store_true', help='render: less than a minute'),
+           _arg('--full', action='store_true', help="antispike: at the paper's size, an hour"),
+           _out('DIR', required=False))
     yield (head, 'spatialavatar0 head import flame2023.pkl -o flame.npz',
            _arg('action', choices=('info', 'import', 'build'), help='look; convert; make the open head anew'),
            _arg('file', nargs='?', metavar='FILE', help='a head model; the open head if not given'),
