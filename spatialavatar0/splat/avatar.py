@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'ATTRIBUTES', 'Avatar', 'paving', 'read_header']
 
-# %% ../../nbs/splat/07_avatar.ipynb #f4914a89
+# %% ../../nbs/splat/07_avatar.ipynb #c342ec49
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.linalg import cross
 
@@ -132,7 +132,7 @@ def _header(self: Avatar):
     return dict(format=FORMAT, version=VERSION, head=self.head.id, head_name=self.head.name,
                 layout=self.layout.id, size=self.layout.size, made=self.made)
 
-# %% ../../nbs/splat/07_avatar.ipynb #e48b19ca
+# %% ../../nbs/splat/07_avatar.ipynb #13b996c5
 @patch
 def save(
     self: Avatar,
@@ -143,7 +143,7 @@ def save(
     tensors = {name: x.detach().cpu().float().contiguous() for name, x in tensors.items()}
     check_finite(**tensors)
     header = {'avatar': json.dumps(self._header(), sort_keys=True)}
-    with atomic_path(path) as temporary: save_file(tensors, temporary, header)
+    with atomic_path(path) as temporary: temporary.write_bytes(to_bytes(tensors, header))
 
 # %% ../../nbs/splat/07_avatar.ipynb #0d62ef2c
 def _open(path):
