@@ -7,7 +7,7 @@ __all__ = ['FREE', 'SMALL', 'FULL', 'VARIANTS', 'NAMES', 'PAPER', 'COLUMNS', 'ne
            'offspring', 'rein', 'next_generation', 'densify', 'staged', 'made', 'bench_antispike', 'cells', 'table',
            'save']
 
-# %% ../../nbs/bench/02_antispike.ipynb #3148c497
+# %% ../../nbs/bench/02_antispike.ipynb #4fe1740f
 import math, tempfile, time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ import torch
 from kornia.geometry import quaternion_to_rotation_matrix
 from torch import Tensor
 
-from .machine import about, write_json
+from .machine import about, markdown, write_json
 from ..camera import Camera
 from ..clip.clip import Clip
 from ..clip.image import composite
@@ -233,7 +233,7 @@ def bench_antispike(
                              aspect=dict(largest=ratios.max().item(), p99=ratios.quantile(.99).item())))
     return {'about': facts, 'settings': settings, 'rows': rows}
 
-# %% ../../nbs/bench/02_antispike.ipynb #a13db095
+# %% ../../nbs/bench/02_antispike.ipynb #60a6bc3e
 PAPER = {'full': ('29.95', '8'), 'without warm-up': ('27.88', '–'), 'without clamp': ('28.39', '> 10⁶'),
          'without L_aspect': ('28.92', '20')}  # its table 9: dB, largest aspect ratio
 COLUMNS = ('', 'later dB', 'SSIM', 'sides dB', 'SSIM', 'largest aspect ratio', '99 %', 'needle pixels',
@@ -251,8 +251,7 @@ def table(
     result: dict,  # of `bench_antispike`
 ) -> str:          # markdown
     "Likeness on later frames and from the sides, aspect ratios, needles; beside the paper's numbers"
-    rows = [COLUMNS, ['---']*len(COLUMNS), *map(cells, result['rows'])]
-    return '\n'.join(f"| {' | '.join(map(str, row))} |" for row in rows) + '\n'
+    return markdown(COLUMNS, map(cells, result['rows']))
 
 def save(
     result: dict,     # of `bench_antispike`

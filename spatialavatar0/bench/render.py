@@ -8,7 +8,7 @@ __all__ = ['CANONICAL', 'FORWARD', 'BACKWARD', 'CONTESTANTS', 'FULL', 'QUICK', '
            'contest', 'resident', 'peak', 'peak_apart', 'on_tiles', 'guess', 'line', 'bench_render', 'cells', 'table',
            'plot', 'save']
 
-# %% ../../nbs/bench/01_render.ipynb #d6a16672
+# %% ../../nbs/bench/01_render.ipynb #9a75ebce
 import ctypes, subprocess, sys, time
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .machine import about, write_json
+from .machine import about, markdown, write_json
 from ..camera import Camera
 from ..core import atomic_path, progress
 from ..splat.cpu import render_cpu
@@ -297,7 +297,7 @@ def bench_render(
     set_threads(kept[0]); torch.set_num_threads(kept[1])
     return {'about': facts, 'lines': lines}
 
-# %% ../../nbs/bench/01_render.ipynb #aac01ae2
+# %% ../../nbs/bench/01_render.ipynb #2ecb326e
 COLUMNS = ('picture', 'Gaussians', 'threads', 'forward ms', 'FPS', 'both ms', 'of the floor', 'torch',
            'reference', 'peak MB: ours', 'torch', 'reference')
 
@@ -314,8 +314,7 @@ def table(
     result: dict,  # of `bench_render`
 ) -> str:          # markdown
     "Milliseconds as median [least]; how often the floor; how many times slower the others are, ~ if guessed"
-    rows = [COLUMNS, ['---']*len(COLUMNS), *map(cells, result['lines'])]
-    return '\n'.join(f"| {' | '.join(map(str, row))} |" for row in rows) + '\n'
+    return markdown(COLUMNS, map(cells, result['lines']))
 
 # %% ../../nbs/bench/01_render.ipynb #7e154a50
 def plot(
