@@ -245,7 +245,7 @@ def compare(
         found[name] = None if missing else measure.of(p, nets)
     return found
 
-# %% ../../nbs/bench/04_metrics.ipynb #0ce2f44d
+# %% ../../nbs/bench/04_metrics.ipynb #98f53aed
 def write_csv(path: str|Path, rows: list, protocol: Protocol):
     "A line for each frame, with the name of the protocol; empty where there is no number"
     with atomic_path(path) as temporary, open(temporary, 'w', newline='') as f:
@@ -262,11 +262,16 @@ def evaluate(
     also: Sequence = (),        # more measures
 ) -> dict:                      # for a JSON file
     "Means over the frames, with the protocol and with what could not be measured"
-    rows = [compare(p, protocol, nets, also) for p in progress(pairs, protocol.name)]
+    rows, sizes = [], set()
+    for p in progress(pairs, protocol.name):
+        rows.append(compare(p, protocol, nets, also))
+        sizes.add(tuple(p.image.shape[1::-1]))
     if not rows: raise UserError('there are no pictures to compare')
     if path: write_csv(path, rows, protocol)
     numbers = {m: [x for row in rows if (x := row[m]) is not None] for m in rows[0]}
-    return dict(protocol=asdict(protocol) | {'in words': str(protocol)}, frames=len(rows),
+    other = sorted(sizes - {2*(protocol.size,)})
+    words = ', but '.join([str(protocol), *(f'of {w} x {h} pixels' for w, h in other)])
+    return dict(protocol=asdict(protocol) | {'in words': words}, frames=len(rows),
                 means={m: fmean(x) if x else None for m, x in numbers.items()},
                 counts={m: len(x) for m, x in numbers.items()}, lacks=can((*protocol.measures, *also), nets)[1])
 
