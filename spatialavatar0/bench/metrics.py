@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'PIXELS', 'reconstructed', 'points68', 'FACES', 'OWN', 'MEASURES', 'PROTOCOLS', 'LIKE', 'mse',
-           'psnr_channels', 'ssim_valid', 'contrast_map', 'halved', 'ms_ssim', 'Pair', 'Networks', 'all_networks',
-           'Measure', 'lpips_of', 'on_both', 'csim_of', 'shifted', 'Protocol', 'like', 'can', 'compare', 'write_csv',
-           'evaluate', 'table', 'pictures', 'over', 'compare_folders']
+           'psnr_channels', 'ssim_valid', 'ssim_reflected', 'contrast_map', 'halved', 'ms_ssim', 'Pair', 'Networks',
+           'all_networks', 'Measure', 'lpips_of', 'on_both', 'csim_of', 'shifted', 'Protocol', 'like', 'can', 'compare',
+           'write_csv', 'evaluate', 'table', 'pictures', 'over', 'compare_folders']
 
-# %% ../../nbs/bench/04_metrics.ipynb #e3c380ab
+# %% ../../nbs/bench/04_metrics.ipynb #3ade4af0
 import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +20,10 @@ from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
-from .faces import (FaceNetworks, aed, akd, crop_square, csim, face_networks, five_points,
-                                        identity, landmarks68, tracked)
+from .faces import (FaceNetworks, aed, akd, crop, crop_square, csim, face_networks,
+                                        five_points, identity, landmarks68, tracked)
 from .lpips import BACKBONES, RANGES, networks
 from .machine import markdown
 from ..camera import Camera
@@ -33,7 +33,7 @@ from ..head.model import HeadModel
 from ..refine.losses import blur, psnr, ssim, ssim_map
 from ..track.landmarks import largest_face
 
-# %% ../../nbs/bench/04_metrics.ipynb #deff6cea
+# %% ../../nbs/bench/04_metrics.ipynb #c1068182
 def mse(image: Tensor, target: Tensor) -> float:
     "Mean squared error of pictures (H,W,3), over all channels"
     return (image - target).square().mean().item()
@@ -48,7 +48,12 @@ def ssim_valid(image: Tensor, target: Tensor) -> float:
     if min(image.shape[:2]) < 11: raise ValueError(f'image: got shape {tuple(image.shape)}, want 11 pixels')
     return ssim_map(image, target)[5:-5, 5:-5].mean().item()
 
-# %% ../../nbs/bench/04_metrics.ipynb #1295772c
+def ssim_reflected(image: Tensor, target: Tensor) -> float:
+    "SSIM of pictures that go on beyond their border as in a mirror, as torchmetrics has it"
+    wider = lambda x: pad(x.movedim(-1, 0)[None], (5, 5, 5, 5), mode='reflect')[0].movedim(0, -1)
+    return ssim_valid(wider(image), wider(target))
+
+# %% ../../nbs/bench/04_metrics.ipynb #84cc316f
 EXPONENTS = .0448, .2856, .3001, .2363, .1333
 
 def contrast_map(image: Tensor, target: Tensor) -> Tensor:
@@ -64,14 +69,15 @@ def halved(x: Tensor) -> Tensor:
 def ms_ssim(
     image: Tensor,   # (H,W,3), at least 176 pixels along each side
     target: Tensor,
+    last: Callable = ssim_valid,  # SSIM of the smallest; `ssim_reflected` in torchmetrics
 ) -> float:
-    "SSIM at five sizes, over windows that lie in the picture"
+    "SSIM at five sizes; contrast over windows that lie in the picture"
     if min(image.shape[:2]) < 176: raise ValueError(f'image: got shape {tuple(image.shape)}, want 176 pixels')
     total = 1.
     for beta in EXPONENTS[:-1]:
         total *= contrast_map(image, target)[5:-5, 5:-5].mean().clamp(min=0).item()**beta
         image, target = halved(image), halved(target)
-    return total*max(0, ssim_valid(image, target))**EXPONENTS[-1]
+    return total*max(0, last(image, target))**EXPONENTS[-1]
 
 # %% ../../nbs/bench/04_metrics.ipynb #6c42b2d3
 @dataclass
@@ -101,17 +107,17 @@ class Pair:
     @cached_property
     def codes(self): return [tracked(self.head, x, self.camera) for x in self.faces]
 
-# %% ../../nbs/bench/04_metrics.ipynb #5a77aaf1
+# %% ../../nbs/bench/04_metrics.ipynb #9c34c453
 @patch
 def cropped(self: Pair, size: int = 512) -> Pair|None:
     "Both cut to the target's face, if it shows one"
     if self.at is None: return None
     square = crop_square(five_points(self.at))
-    image, target = (square.cut(x, size) for x in (self.image, self.target))
-    matte = self.matte if self.matte is None else square.cut(self.matte[..., None], size)[..., 0]
+    image, target = (crop(x, square, size) for x in (self.image, self.target))
+    matte = self.matte if self.matte is None else crop(self.matte[..., None], square, size)[..., 0]
     return Pair(image, target, matte)
 
-# %% ../../nbs/bench/04_metrics.ipynb #33acd760
+# %% ../../nbs/bench/04_metrics.ipynb #fdcff557
 class Networks(NamedTuple):
     "What somebody has"
     lpips: dict = {}                      # name -> `Lpips`
@@ -139,7 +145,9 @@ PIXELS = {
     'PSNR in matte': Measure(lambda p, n: psnr(p.image, p.target, p.matte)),
     'SSIM valid': Measure(lambda p, n: ssim_valid(p.image, p.target)),
     'SSIM padded': Measure(lambda p, n: ssim(p.image, p.target)),
-    'MS-SSIM': Measure(lambda p, n: ms_ssim(p.image, p.target)),
+    'SSIM reflected': Measure(lambda p, n: ssim_reflected(p.image, p.target)),
+    'MS-SSIM valid': Measure(lambda p, n: ms_ssim(p.image, p.target)),
+    'MS-SSIM reflected': Measure(lambda p, n: ms_ssim(p.image, p.target, ssim_reflected)),
     **{f'LPIPS {net} {range}': Measure(partial(lpips_of, net=net, range=range), net)
        for net in BACKBONES for range in RANGES}}
 
@@ -198,21 +206,22 @@ class Protocol:
         where = 'face crop' if self.crop else 'whole picture'
         return f'{self.name}: {self.size} px over {ground}, {where}'
 
-# %% ../../nbs/bench/04_metrics.ipynb #99ae3b01
+# %% ../../nbs/bench/04_metrics.ipynb #cf6c15aa
 _SHARED = 'CSIM ArcFace', 'AED Deep3D'
 
 PROTOCOLS = (
     Protocol('splattingavatar', ('PSNR whole', 'MSE whole', 'SSIM valid', 'LPIPS alex -1..1'), held_out=350),
     Protocol('gaussianavatars', ('PSNR per channel', 'SSIM padded', 'LPIPS alex 0..1', 'LPIPS vgg 0..1'),
              unsure='the paper prints the LPIPS of training, by alex; metrics.py has vgg'),
-    Protocol('gagavatar', ('PSNR whole', 'SSIM valid', 'LPIPS alex -1..1', 'LPIPS squeeze -1..1', *_SHARED,
+    Protocol('gagavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS alex -1..1', 'LPIPS squeeze -1..1', *_SHARED,
                            'APD Deep3D angles', 'AKD 68 in 2D'), 0., True,
-             unsure='which LPIPS, and the crop, which is FlexAvatar\'s; AED may be a sum, not a mean'),
-    Protocol('otavatar', ('PSNR whole', 'SSIM valid', 'LPIPS alex -1..1', 'LPIPS vgg -1..1', *_SHARED,
+             unsure="which LPIPS, and the crop, which is FlexAvatar's; AED may be a sum, not a mean"),
+    Protocol('otavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS alex -1..1', 'LPIPS vgg -1..1', *_SHARED,
                           'APD Deep3D angles and shift', 'AKD 68 L1'), 0., True,
-             unsure='which LPIPS, and the crop; its points are those of face_alignment, its CSIM its own'),
-    Protocol('flexavatar', ('PSNR whole', 'SSIM valid', 'LPIPS squeeze -1..1', *_SHARED, 'APD Deep3D angles',
-                            'AKD 68 in 3D'), 0., True, unsure='the range that LPIPS is fed'))
+             unsure='which LPIPS, which SSIM, and the crop; its points are of face_alignment, its CSIM its own'),
+    Protocol('flexavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS squeeze -1..1', *_SHARED, 'APD Deep3D angles',
+                            'AKD 68 in 3D'), 0., True,
+             unsure='the range of LPIPS is that of another version of its helper package'))
 LIKE = {p.name: p for p in PROTOCOLS}
 
 def like(name: str) -> Protocol:

@@ -31,9 +31,9 @@ from ..refine.run import Stopped, fingerprint, looks_of, run
 from ..splat.avatar import Avatar
 from ..splat.render import render
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #a773bf8c
+# %% ../../nbs/bench/05_splattingavatar.ipynb #43f85787
 PROTOCOL = LIKE['splattingavatar']
-ALSO = ('PSNR per channel', 'PSNR in matte', 'SSIM padded',
+ALSO = ('PSNR per channel', 'PSNR in matte', 'SSIM padded', 'SSIM reflected',
         *(f'LPIPS {net} {r}' for net in BACKBONES for r in RANGES if (net, r) != ('alex', '-1..1')))
 
 @dataclass(frozen=True)
