@@ -25,10 +25,10 @@ from ..head.model import HeadCodes, HeadModel
 from ..track.fit import fit
 from ..track.landmarks import LEFT_IRIS, RIGHT_IRIS
 
-# %% ../../nbs/bench/03b_faces.ipynb #c0b534be
+# %% ../../nbs/bench/03b_faces.ipynb #4a4dcc78
 def five_points(
     landmarks: Tensor,  # (478,2) pixels
-) -> Tensor:            # (5,2) the subject's right eye, left eye, nose, right and left corner of the mouth
+) -> Tensor:            # (5,2) the subject's right eye, left eye, nose, right and left of the mouth
     "The points that faces are aligned by"
     check_shape('landmarks', landmarks, '478 2')
     return landmarks[[RIGHT_IRIS[0], LEFT_IRIS[0], 4, 61, 291]]
@@ -116,10 +116,10 @@ def landmarks68(
     xy = square.to_image((found[:, :2] + 1)/2)
     return torch.cat([xy, found[:, 2:]*square.side/2], -1)
 
-# %% ../../nbs/bench/03b_faces.ipynb #3c0f57d9
+# %% ../../nbs/bench/03b_faces.ipynb #ae0d0b19
 def akd(
     one: Tensor, other: Tensor,  # (N,2) or (N,3)
-    how: str = 'distance',       # mean Euclidean distance; or 'L1', mean over points of the sum over axes
+    how: str = 'distance',       # mean Euclidean one; or 'L1', mean over points of the sum over axes
 ) -> float:
     "Average key point distance"
     d = one - other
@@ -183,11 +183,12 @@ def face_networks(
     if recon: recon = partial(deep3d, recon, _standard(points))
     return FaceNetworks(at('arcface.onnx'), at('landmarks68.onnx'), recon)
 
-# %% ../../nbs/bench/03b_faces.ipynb #763919f6
+# %% ../../nbs/bench/03b_faces.ipynb #64fe7d19
 def _standard(path):
     "Five rows of three numbers"
     try: rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
     except (OSError, ValueError):
-        raise UserError('this is no table of numbers', path, 'five rows of x, y, z beside deep3d.onnx') from None
+        remedy = 'five rows of x, y, z beside deep3d.onnx'
+        raise UserError('this is no table of numbers', path, remedy) from None
     if rows.shape != (5, 3): raise UserError(f'{rows.shape} numbers, not five rows of three', path)
     return torch.from_numpy(rows)

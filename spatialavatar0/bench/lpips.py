@@ -19,7 +19,7 @@ from torch.nn.functional import conv2d, max_pool2d
 
 from ..core import UserError, check_shape
 
-# %% ../../nbs/bench/03a_lpips.ipynb #fa017743
+# %% ../../nbs/bench/03a_lpips.ipynb #52628706
 POOL = -1
 
 class Backbone(NamedTuple):
@@ -35,8 +35,8 @@ BACKBONES = {
     'alex': Backbone('alexnet', ((0,), (POOL, 3), (POOL, 6), (8,), (10,)), 4, 2, 3, False),
     'vgg': Backbone('vgg16', ((0, 2), (POOL, 5, 7), (POOL, 10, 12, 14), (POOL, 17, 19, 21),
                               (POOL, 24, 26, 28)), 1, 1, 2, False),
-    'squeeze': Backbone('squeezenet1_1', ((0,), (POOL, 3, 4), (POOL, 6, 7), (POOL, 9), (10,), (11,), (12,)),
-                        2, 0, 3, True)}
+    'squeeze': Backbone('squeezenet1_1', ((0,), (POOL, 3, 4), (POOL, 6, 7), (POOL, 9), (10,), (11,),
+                                          (12,)), 2, 0, 3, True)}
 
 # %% ../../nbs/bench/03a_lpips.ipynb #40f37868
 def convolve(weights: dict, name: str, x: Tensor, stride: int = 1, padding: int|None = None) -> Tensor:
@@ -118,7 +118,7 @@ def networks(
         if body and heads.exists(): found[name] = _fitting(name, body[0], heads)
     return found
 
-# %% ../../nbs/bench/03a_lpips.ipynb #49b51003
+# %% ../../nbs/bench/03a_lpips.ipynb #0190d872
 def _fitting(name, body, heads):
     "A network of two files"
     w = read_weights(heads)
@@ -127,5 +127,5 @@ def _fitting(name, body, heads):
     except (KeyError, RuntimeError):
         raise UserError(f'these are not the weights of {BACKBONES[name].file}', body) from None
     if [x.shape[1] for x in maps] != [len(h) for h in found.heads]:
-        raise UserError(f'these weights do not belong to {name}', heads, 'take those of lpips, version 0.1')
+        raise UserError(f'these weights do not belong to {name}', heads, 'take those of lpips 0.1')
     return found

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EXPONENTS', 'PIXELS', 'reconstructed', 'points68', 'FACES', 'OWN', 'MEASURES', 'PROTOCOLS', 'LIKE', 'mse',
            'psnr_channels', 'ssim_valid', 'ssim_reflected', 'contrast_map', 'halved', 'ms_ssim', 'Pair', 'Networks',
-           'all_networks', 'Measure', 'lpips_of', 'on_both', 'csim_of', 'shifted', 'Protocol', 'like', 'can', 'compare',
-           'write_csv', 'evaluate', 'table', 'pictures', 'over', 'compare_folders']
+           'all_networks', 'Measure', 'lpips_of', 'on_both', 'csim_of', 'recon', 'points', 'Protocol', 'like', 'can',
+           'compare', 'write_csv', 'evaluate', 'table', 'pictures', 'over', 'compare_folders']
 
 # %% ../../nbs/bench/04_metrics.ipynb #3ade4af0
 import csv
@@ -33,7 +33,7 @@ from ..head.model import HeadModel
 from ..refine.losses import blur, psnr, ssim, ssim_map
 from ..track.landmarks import largest_face
 
-# %% ../../nbs/bench/04_metrics.ipynb #c1068182
+# %% ../../nbs/bench/04_metrics.ipynb #3bb32398
 def mse(image: Tensor, target: Tensor) -> float:
     "Mean squared error of pictures (H,W,3), over all channels"
     return (image - target).square().mean().item()
@@ -43,9 +43,15 @@ def psnr_channels(image: Tensor, target: Tensor) -> float:
     e = (image - target).square().mean((0, 1))
     return (-10*e.log10()).mean().item()
 
+# %% ../../nbs/bench/04_metrics.ipynb #bedbd0d2
+def _wide(image: Tensor, pixels: int):
+    "Raise `ValueError` for a picture that is too small"
+    if min(image.shape[:2]) < pixels:
+        raise ValueError(f'image: got shape {tuple(image.shape)}, want {pixels} pixels')
+
 def ssim_valid(image: Tensor, target: Tensor) -> float:
     "SSIM of the windows that lie in the picture: without a border of five pixels"
-    if min(image.shape[:2]) < 11: raise ValueError(f'image: got shape {tuple(image.shape)}, want 11 pixels')
+    _wide(image, 11)
     return ssim_map(image, target)[5:-5, 5:-5].mean().item()
 
 def ssim_reflected(image: Tensor, target: Tensor) -> float:
@@ -53,7 +59,7 @@ def ssim_reflected(image: Tensor, target: Tensor) -> float:
     wider = lambda x: pad(x.movedim(-1, 0)[None], (5, 5, 5, 5), mode='reflect')[0].movedim(0, -1)
     return ssim_valid(wider(image), wider(target))
 
-# %% ../../nbs/bench/04_metrics.ipynb #84cc316f
+# %% ../../nbs/bench/04_metrics.ipynb #86f8cdde
 EXPONENTS = .0448, .2856, .3001, .2363, .1333
 
 def contrast_map(image: Tensor, target: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ def ms_ssim(
     last: Callable = ssim_valid,  # SSIM of the smallest; `ssim_reflected` in torchmetrics
 ) -> float:
     "SSIM at five sizes; contrast over windows that lie in the picture"
-    if min(image.shape[:2]) < 176: raise ValueError(f'image: got shape {tuple(image.shape)}, want 176 pixels')
+    _wide(image, 176)
     total = 1.
     for beta in EXPONENTS[:-1]:
         total *= contrast_map(image, target)[5:-5, 5:-5].mean().clamp(min=0).item()**beta
@@ -117,7 +123,7 @@ def cropped(self: Pair, size: int = 512) -> Pair|None:
     matte = self.matte if self.matte is None else crop(self.matte[..., None], square, size)[..., 0]
     return Pair(image, target, matte)
 
-# %% ../../nbs/bench/04_metrics.ipynb #fdcff557
+# %% ../../nbs/bench/04_metrics.ipynb #6fd7a11c
 class Networks(NamedTuple):
     "What somebody has"
     lpips: dict = {}                      # name -> `Lpips`
@@ -136,6 +142,7 @@ class Measure(NamedTuple):
     needs: str = ''       # a network's name
     faces: bool = False   # needs a face in both; taken of the whole pictures, never of crops
 
+# %% ../../nbs/bench/04_metrics.ipynb #b463817a
 def lpips_of(p: Pair, n: Networks, net: str, range: str): return n.lpips[net](p.image, p.target, range)
 
 PIXELS = {
@@ -151,7 +158,7 @@ PIXELS = {
     **{f'LPIPS {net} {range}': Measure(partial(lpips_of, net=net, range=range), net)
        for net in BACKBONES for range in RANGES}}
 
-# %% ../../nbs/bench/04_metrics.ipynb #f795f600
+# %% ../../nbs/bench/04_metrics.ipynb #0dff10ea
 def on_both(f: Callable, network: str) -> Callable:
     "What a network of `FaceNetworks` says of a pair's pictures, as `f` asks it"
     return lambda p, n: [f(getattr(n.faces, network), x, at)
@@ -168,18 +175,19 @@ def csim_of(p: Pair, n: Networks) -> float|None:
 reconstructed = on_both(lambda net, x, at: net(x, five_points(at)), 'deep3d')
 points68 = on_both(landmarks68, 'landmarks68')
 
-def shifted(p, n):
-    "L1 of angles and translations"
-    return aed(*(torch.cat([f.angle, f.translation]) for f in reconstructed(p, n)))
+def recon(of: Callable) -> Measure:
+    "Mean difference of something that Deep3DFaceRecon says"
+    return Measure(lambda p, n: aed(*map(of, reconstructed(p, n))), 'deep3d', True)
 
-FACES = {
-    'CSIM ArcFace': Measure(csim_of, 'arcface', True),
-    'AED Deep3D': Measure(lambda p, n: aed(*(f.expression for f in reconstructed(p, n))), 'deep3d', True),
-    'APD Deep3D angles': Measure(lambda p, n: aed(*(f.angle for f in reconstructed(p, n))), 'deep3d', True),
-    'APD Deep3D angles and shift': Measure(shifted, 'deep3d', True),
-    'AKD 68 in 2D': Measure(lambda p, n: akd(*(x[:, :2] for x in points68(p, n))), 'landmarks68', True),
-    'AKD 68 in 3D': Measure(lambda p, n: akd(*points68(p, n)), 'landmarks68', True),
-    'AKD 68 L1': Measure(lambda p, n: akd(*(x[:, :2] for x in points68(p, n)), 'L1'), 'landmarks68', True)}
+def points(axes: int, how: str = 'distance') -> Measure:
+    "Distance of the 68 points along so many axes"
+    return Measure(lambda p, n: akd(*(x[:, :axes] for x in points68(p, n)), how), 'landmarks68', True)
+
+FACES = {'CSIM ArcFace': Measure(csim_of, 'arcface', True),
+         'AED Deep3D': recon(lambda f: f.expression),
+         'APD Deep3D angles': recon(lambda f: f.angle),
+         'APD Deep3D angles and shift': recon(lambda f: torch.cat([f.angle, f.translation])),
+         'AKD 68 in 2D': points(2), 'AKD 68 in 3D': points(3), 'AKD 68 L1': points(2, 'L1')}
 
 # %% ../../nbs/bench/04_metrics.ipynb #3ad505c2
 OWN = {
@@ -206,22 +214,26 @@ class Protocol:
         where = 'face crop' if self.crop else 'whole picture'
         return f'{self.name}: {self.size} px over {ground}, {where}'
 
-# %% ../../nbs/bench/04_metrics.ipynb #cf6c15aa
+# %% ../../nbs/bench/04_metrics.ipynb #623f2243
 _SHARED = 'CSIM ArcFace', 'AED Deep3D'
+_LIKE_TORCHMETRICS = 'PSNR whole', 'SSIM reflected'
 
 PROTOCOLS = (
-    Protocol('splattingavatar', ('PSNR whole', 'MSE whole', 'SSIM valid', 'LPIPS alex -1..1'), held_out=350),
+    Protocol('splattingavatar', ('PSNR whole', 'MSE whole', 'SSIM valid', 'LPIPS alex -1..1'),
+             held_out=350),
     Protocol('gaussianavatars', ('PSNR per channel', 'SSIM padded', 'LPIPS alex 0..1', 'LPIPS vgg 0..1'),
              unsure='the paper prints the LPIPS of training, by alex; metrics.py has vgg'),
-    Protocol('gagavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS alex -1..1', 'LPIPS squeeze -1..1', *_SHARED,
+    Protocol('gagavatar', (*_LIKE_TORCHMETRICS, 'LPIPS alex -1..1', 'LPIPS squeeze -1..1', *_SHARED,
                            'APD Deep3D angles', 'AKD 68 in 2D'), 0., True,
              unsure="which LPIPS, and the crop, which is FlexAvatar's; AED may be a sum, not a mean"),
-    Protocol('otavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS alex -1..1', 'LPIPS vgg -1..1', *_SHARED,
+    Protocol('otavatar', (*_LIKE_TORCHMETRICS, 'LPIPS alex -1..1', 'LPIPS vgg -1..1', *_SHARED,
                           'APD Deep3D angles and shift', 'AKD 68 L1'), 0., True,
-             unsure='which LPIPS, which SSIM, and the crop; its points are of face_alignment, its CSIM its own'),
-    Protocol('flexavatar', ('PSNR whole', 'SSIM reflected', 'LPIPS squeeze -1..1', *_SHARED, 'APD Deep3D angles',
+             unsure='LPIPS, SSIM and the crop; its points are of face_alignment, its CSIM its own'),
+    Protocol('flexavatar', (*_LIKE_TORCHMETRICS, 'LPIPS squeeze -1..1', *_SHARED, 'APD Deep3D angles',
                             'AKD 68 in 3D'), 0., True,
              unsure='the range of LPIPS is that of another version of its helper package'))
+
+# %% ../../nbs/bench/04_metrics.ipynb #889d2f19
 LIKE = {p.name: p for p in PROTOCOLS}
 
 def like(name: str) -> Protocol:
@@ -229,7 +241,7 @@ def like(name: str) -> Protocol:
     if name in LIKE: return LIKE[name]
     raise UserError(f'no protocol is called {name}', remedy=f"take one of {', '.join(LIKE)}")
 
-# %% ../../nbs/bench/04_metrics.ipynb #35a20ce8
+# %% ../../nbs/bench/04_metrics.ipynb #d21f4c84
 def can(
     measures: Iterable,   # names
     nets: Networks,
@@ -238,6 +250,7 @@ def can(
     lacks = {m: MEASURES[m].needs for m in measures if not nets.has(MEASURES[m].needs)}
     return [m for m in measures if m not in lacks], lacks
 
+# %% ../../nbs/bench/04_metrics.ipynb #45aee4d8
 @torch.no_grad()
 def compare(
     pair: Pair,            # over the protocol's background
@@ -254,7 +267,7 @@ def compare(
         found[name] = None if missing else measure.of(p, nets)
     return found
 
-# %% ../../nbs/bench/04_metrics.ipynb #98f53aed
+# %% ../../nbs/bench/04_metrics.ipynb #5414b79d
 def write_csv(path: str|Path, rows: list, protocol: Protocol):
     "A line for each frame, with the name of the protocol; empty where there is no number"
     with atomic_path(path) as temporary, open(temporary, 'w', newline='') as f:
@@ -263,6 +276,7 @@ def write_csv(path: str|Path, rows: list, protocol: Protocol):
         for i, row in enumerate(rows):
             lines.writerow([protocol.name, i, *('' if x is None else f'{x:.6g}' for x in row.values())])
 
+# %% ../../nbs/bench/04_metrics.ipynb #d54d48c5
 def evaluate(
     pairs: Iterable,            # of `Pair`
     protocol: Protocol,
@@ -280,9 +294,10 @@ def evaluate(
     numbers = {m: [x for row in rows if (x := row[m]) is not None] for m in rows[0]}
     other = sorted(sizes - {2*(protocol.size,)})
     words = ', but '.join([str(protocol), *(f'of {w} x {h} pixels' for w, h in other)])
-    return dict(protocol=asdict(protocol) | {'in words': words}, frames=len(rows),
+    lacks = can((*protocol.measures, *also), nets)[1]
+    return dict(protocol=asdict(protocol) | {'in words': words}, frames=len(rows), lacks=lacks,
                 means={m: fmean(x) if x else None for m, x in numbers.items()},
-                counts={m: len(x) for m, x in numbers.items()}, lacks=can((*protocol.measures, *also), nets)[1])
+                counts={m: len(x) for m, x in numbers.items()})
 
 # %% ../../nbs/bench/04_metrics.ipynb #73ff4bb8
 def table(
@@ -294,7 +309,7 @@ def table(
     rows += [(words, m, f'not measured: no weights of {what}', 0) for m, what in result['lacks'].items()]
     return markdown(('protocol', 'measure', 'mean', 'frames'), rows)
 
-# %% ../../nbs/bench/04_metrics.ipynb #491731c5
+# %% ../../nbs/bench/04_metrics.ipynb #7780d9ef
 def pictures(
     folder: str|Path,
 ) -> list[Path]:
@@ -308,6 +323,7 @@ def over(path: Path, background: float) -> Tensor:
     image, alpha = read_image(path)
     return image if alpha is None else composite(image, alpha, background)
 
+# %% ../../nbs/bench/04_metrics.ipynb #7b8e1f72
 def compare_folders(
     images: str|Path,
     targets: str|Path,            # as many
@@ -323,8 +339,9 @@ def compare_folders(
     pairs = (Pair(over(a, p.background), over(b, p.background)) for a, b in zip(ours, theirs))
     return evaluate(pairs, p, all_networks(folder), path)
 
-# %% ../../nbs/bench/04_metrics.ipynb #3d54611a
+# %% ../../nbs/bench/04_metrics.ipynb #c317932c
 def _same_size(one, other):
     "Raise `UserError` for two pictures of different size"
     a, b = (tuple(read_image(p)[0].shape[1::-1]) for p in (one, other))
-    if a != b: raise UserError(f'{a[0]} x {a[1]} pixels, but {b[0]} x {b[1]} in {other}', one, 'give one size')
+    if a != b:
+        raise UserError(f'{a[0]} x {a[1]} pixels, but {b[0]} x {b[1]} in {other}', one, 'give one size')

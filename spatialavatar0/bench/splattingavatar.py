@@ -45,7 +45,7 @@ class Setting:
     seed: int = 0
     limit: int|None = None             # take so many frames from the film's beginning; none: all
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #5b915bea
+# %% ../../nbs/bench/05_splattingavatar.ipynb #4359bfb9
 def is_clip(folder: Path) -> bool:
     "Whether it is one of our clips, or of GaussianAvatars"
     return any((folder/f'transforms{s}.json').is_file() for s in ('', '_train', '_val', '_test'))
@@ -60,7 +60,8 @@ def films(
         inside = [who] if is_clip(who) else sorted(p.parent for p in who.rglob('flame_params.json'))
         for folder in inside: found[_name(who, folder, len(inside))] = folder
     if not found:
-        raise UserError('there is no film in it', data, 'want NAME/transforms.json or NAME/…/flame_params.json')
+        remedy = 'want NAME/transforms.json or NAME/…/flame_params.json'
+        raise UserError('there is no film in it', data, remedy)
     return found
 
 # %% ../../nbs/bench/05_splattingavatar.ipynb #997f590b
@@ -97,12 +98,13 @@ def made_up(
         Clip.write(film(who, frames, size, seed=seed), folder/f'person_{seed}', who.head)
     return folder
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #7bf6aa51
+# %% ../../nbs/bench/05_splattingavatar.ipynb #71b22960
 def split(clip: Clip, setting: Setting) -> tuple[Clip, Clip]:  # all; those of them to train on
     "The film and its first part; `UserError` where nothing would be left"
     clip = clip[:setting.limit]
     if len(clip) <= setting.held_out:
-        raise UserError(f'it has {len(clip)} frames, and the last {setting.held_out} are held out', clip.path)
+        what = f'it has {len(clip)} frames, and the last {setting.held_out} are held out'
+        raise UserError(what, clip.path)
     return clip, clip[:len(clip) - setting.held_out]
 
 def film_of(clip: Clip) -> str:
@@ -120,11 +122,12 @@ def avatar_of(
     made = {'bench': asdict(setting) | {'film': film_of(clip)}}
     if path.exists():
         there = Avatar.load(path, clip.head)
-        if made | {'refine': asdict(settings)} == {k: there.made.get(k) for k in ('bench', 'refine')}: return there
-    first = create([clip[reference_frame(train.codes(), setting.seed)]], head=clip.head, size=setting.grid)
+        if there.made.items() >= (made | {'refine': asdict(settings)}).items(): return there
+    start = clip[reference_frame(train.codes(), setting.seed)]
+    first = create([start], head=clip.head, size=setting.grid)
     return run(replace(first, made=first.made | made), clip, path, settings, True, setting.held_out)
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #21bd1437
+# %% ../../nbs/bench/05_splattingavatar.ipynb #9ff69b49
 def held_pairs(
     avatar: Avatar,
     clip: Clip,
@@ -136,9 +139,10 @@ def held_pairs(
     for i in range(len(train), len(clip)):
         frame, vertices = look_up(i)
         with torch.no_grad(): image = render(avatar.on(vertices), frame.camera, white)[0].clamp(0, 1)
-        yield Pair(image, composite(frame.image, frame.alpha, PROTOCOL.background), frame.alpha, frame.camera)
+        target = composite(frame.image, frame.alpha, PROTOCOL.background)
+        yield Pair(image, target, frame.alpha, frame.camera)
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #07be5c49
+# %% ../../nbs/bench/05_splattingavatar.ipynb #04b41907
 def measured(
     name: str,
     clip: Clip,
@@ -148,13 +152,15 @@ def measured(
 ) -> dict:            # as of `evaluate`, and more; also in result.json, with frames.csv beside it
     "One person's numbers: read where they stand, else made"
     path, whole = store/'result.json', split(clip, setting)[0]
-    holds = dict(setting=asdict(setting), film=film_of(whole), networks=sorted(nets.lpips), head=clip.head.id)
+    holds = dict(setting=asdict(setting), film=film_of(whole), networks=sorted(nets.lpips),
+                 head=clip.head.id)
     if (there := read_result(path)).get('holds for') == holds: return there
     start = time.perf_counter()
     avatar = avatar_of(clip, store, setting)
     trained = time.perf_counter() - start
     result = evaluate(held_pairs(avatar, clip, setting), PROTOCOL, nets, store/'frames.csv', ALSO)
-    result |= {'name': name, 'gaussians': len(avatar.gaussians), 'seconds': round(trained, 1), 'holds for': holds}
+    result |= {'name': name, 'gaussians': len(avatar.gaussians), 'seconds': round(trained, 1),
+               'holds for': holds}
     write_json(path, result)
     return result
 
@@ -184,8 +190,9 @@ def each(
         except UserError as e: failed[name] = str(e)
     return results, failed
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #58c7c607
-SMALL = dict(setting=Setting(held_out=8, grid=96, iterations=600), made=dict(people=2, frames=32, size=192))
+# %% ../../nbs/bench/05_splattingavatar.ipynb #c4d1794d
+SMALL = dict(setting=Setting(held_out=8, grid=96, iterations=600),
+             made=dict(people=2, frames=32, size=192))
 
 def bench_splattingavatar(
     data: str|Path|None = None,      # folder with people; none: of made-up ones
@@ -207,10 +214,10 @@ def bench_splattingavatar(
     what = 'films of ' + ('people' if data else 'people who do not exist')
     return dict(about=facts, what=what, setting=asdict(setting), rows=rows, failed=failed)
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #352ba38f
-PAPER = {'SpatialAvatar-0': (33.960, .402e-3, .971, .0355), 'GeoAvatar': (32.635,), 'GaussianAvatars, degree 0': (29.686,),
-         'FlashAvatar': (29.306,), 'GaussianAvatars': (29.124,), 'INSTA': (28.083,),
-         'SplattingAvatar': (25.333,), 'GAGAvatar, one picture': (23.541,)}  # its table, of the ten people
+# %% ../../nbs/bench/05_splattingavatar.ipynb #9c168ee3
+PAPER = {'SpatialAvatar-0': (33.960, .402e-3, .971, .0355), 'GeoAvatar': (32.635,),
+         'GaussianAvatars, degree 0': (29.686,), 'FlashAvatar': (29.306,), 'GaussianAvatars': (29.124,), 'INSTA': (28.083,),
+         'SplattingAvatar': (25.333,), 'GAGAvatar, one picture': (23.541,)}  # its table of the ten
 FORMATS = {'PSNR': '{:.3f}', 'MSE': '{:.2e}', 'SSIM': '{:.4f}', 'LPIPS': '{:.4f}'}
 
 def number(measure: str, x: float|None) -> str:
