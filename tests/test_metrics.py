@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from spatialavatar0.bench.faces import ARCFACE, identity, onnx
 from spatialavatar0.bench.lpips import BACKBONES, networks
 from spatialavatar0.bench.metrics import ms_ssim, psnr_channels, ssim_reflected
-from spatialavatar0.bench.splattingavatar import Setting, bench_splattingavatar, table
+from spatialavatar0.bench.splattingavatar import Setting, bench_splattingavatar, converted, table
 from spatialavatar0.clip.clip import Clip
 from spatialavatar0.clip.synthetic import film, person
 from spatialavatar0.core import UserError
@@ -94,24 +94,54 @@ def test_a_true_onnx_file(tmp_path):
     with pytest.raises(UserError, match='cannot be read as ONNX'): onnx(tmp_path/'broken.onnx')
 
 
-def test_films_with_the_codes_of_flame(tmp_path):
-    "A film of a person, its codes written as those of a head in FLAME's files, converted on the way"
+@pytest.fixture
+def flame(tmp_path):
+    "A head in FLAME's files"
     from test_flame import write_flame
-    flame, who = load_flame(write_flame(tmp_path)), person(0, 128)
+    return load_flame(write_flame(tmp_path))
+
+
+def bench(folder, flame, convert=converted):
+    setting = Setting(held_out=2, grid=32, iterations=20)
+    return bench_splattingavatar(folder/'data', folder/'out', setting, flame, None, convert)
+
+
+def sequence(folder):
+    "Where SplattingAvatar's configuration looks for it"
+    theirs = folder/'data'/'bala'/'bala'/'sequence'
+    theirs.parent.mkdir(parents=True)
+    return theirs
+
+
+def test_films_with_the_codes_of_flame(tmp_path, flame):
+    "A film of a person, its codes written as those of a head in FLAME's files, converted on the way"
+    who = person(0, 128)
+    theirs = sequence(tmp_path)
+    theirs.mkdir()
+    (theirs/'flame_params.json').write_text('{}')
+
     def recoded():
         for f in film(who, 6, 64):
             shape = torch.cat([f.codes.shape, torch.zeros(flame.n_shape - len(f.codes.shape))])
             yield replace(f, codes=replace(f.codes, shape=shape, head=flame.id))
-    def convert(source, out, head): return Clip.write(recoded(), out, head)
 
-    theirs = tmp_path/'data'/'bala'/'bala'/'sequence'
-    theirs.mkdir(parents=True)
-    (theirs/'flame_params.json').write_text('{}')
-    setting = Setting(held_out=2, grid=32, iterations=20)
-    def bench(convert=None): return bench_splattingavatar(tmp_path/'data', tmp_path/'out', setting, flame, None, convert)
-    assert 'must be converted' in bench()['failed']['bala']
-    result = bench(convert)
+    def convert(source, out, head):
+        assert source == theirs
+        Clip.write(recoded(), out, head)
+
+    def never(*_): raise AssertionError('converted twice')
+
+    result = bench(tmp_path, flame, convert)
     assert not result['failed'] and result['rows'][0]['frames'] == 2
     assert 15 < result['rows'][0]['means']['PSNR whole'] < 60
     assert '| bala |' in table(result)
-    assert bench()['rows'][0]['means'] == result['rows'][0]['means']  # it is converted, and made, already
+    assert bench(tmp_path, flame, never)['rows'][0]['means'] == result['rows'][0]['means']  # made already
+
+
+def test_films_as_they_are_published(tmp_path, flame):
+    "A flame_params.json of four frames, by the package's own converter"
+    samples = pytest.importorskip('spatialavatar0.clip.samples')
+    samples.write_imavatar(sequence(tmp_path), flame, 64, 4)
+    result = bench(tmp_path, flame)
+    assert not result['failed'] and result['rows'][0]['frames'] == 2
+    assert result['rows'][0]['holds for']['head'] == flame.id
