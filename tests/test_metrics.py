@@ -138,9 +138,10 @@ def test_films_with_the_codes_of_flame(tmp_path, flame):
     assert bench(tmp_path, flame, never)['rows'][0]['means'] == result['rows'][0]['means']  # made already
 
 
-def test_films_as_they_are_published(tmp_path, flame):
+def test_films_as_they_are_published(tmp_path, flame, monkeypatch):
     "A flame_params.json of four frames, by the package's own converter"
     samples = pytest.importorskip('spatialavatar0.clip.samples')
+    monkeypatch.setattr('spatialavatar0.clip.imavatar.check_flame', lambda *_: None)  # it counts vertices
     samples.write_imavatar(sequence(tmp_path), flame, 64, 4)
     result = bench(tmp_path, flame)
     assert not result['failed'] and result['rows'][0]['frames'] == 2
