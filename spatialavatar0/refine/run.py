@@ -30,11 +30,12 @@ from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
 from ..splat.render import render
 
-# %% ../../nbs/refine/04_run.ipynb #cf1ccbde
+# %% ../../nbs/refine/04_run.ipynb #3bdc4cfd
 def tensors_of(state: State) -> dict:
     "Every tensor of a state, by name; in the memory of the state, but for the generator's"
-    adam = state.adam
-    parts = dict(gaussians=state.gaussians.parameters(), mean=adam.mean, square=adam.square)
+    adam, loose = state.adam, state.loose
+    parts = {'gaussians': state.gaussians.parameters(), 'mean': adam.mean, 'square': adam.square,
+             'loose': loose.tables, 'loose mean': loose.adam.mean, 'loose square': loose.adam.square}
     tensors = {f'{part}.{name}': x.detach() for part, xs in parts.items() for name, x in xs.items()}
     return tensors | dict(moving=state.moving, draw=state.draw.get_state())
 
@@ -57,8 +58,8 @@ def looks_of(
         yield from (frame.image, frame.alpha, frame.camera.K, frame.camera.world_to_camera)
         yield from (getattr(frame.codes, name) for name in CODES)
 
-# %% ../../nbs/refine/04_run.ipynb #8d25aea6
-FORMAT, VERSION = 'spatialavatar0 checkpoint', 1
+# %% ../../nbs/refine/04_run.ipynb #d23b2cb1
+FORMAT, VERSION = 'spatialavatar0 checkpoint', 2
 
 def belongs_to(
     avatar: Avatar,      # that the run begins with
@@ -72,7 +73,7 @@ def belongs_to(
             'avatar': fingerprint([*avatar.gaussians.parameters().values(), avatar.shape]),
             'clip': f'{len(clip)} frames {fingerprint(looks_of(clip, look_up))}'}
 
-# %% ../../nbs/refine/04_run.ipynb #4f7e9134
+# %% ../../nbs/refine/04_run.ipynb #53f04296
 def save_state(
     path: Path,    # .safetensors
     state: State,
@@ -80,14 +81,16 @@ def save_state(
 ):
     "Write a checkpoint; until it is whole, the one before stands at `path`"
     tensors = {name: x.cpu().contiguous() for name, x in tensors_of(state).items()}
-    header = dict(format=FORMAT, version=VERSION, i=state.i, steps=state.adam.steps, **about)
+    steps = dict(steps=state.adam.steps, loose_steps=state.loose.adam.steps)
+    header = dict(format=FORMAT, version=VERSION, i=state.i, **steps, **about)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, {'checkpoint': json.dumps(header)}))
 
-# %% ../../nbs/refine/04_run.ipynb #2410a5df
+# %% ../../nbs/refine/04_run.ipynb #cbf7db16
 def load_state(
     path: Path,        # as `save_state` wrote it
     avatar: Avatar,    # that the run began with
+    clip: Sequence,    # that it learns from
     settings: Settings,
     about: dict,       # of `belongs_to`
 ) -> State:
@@ -95,13 +98,13 @@ def load_state(
     header, tensors = _read(path)
     for what, want in about.items():
         if header.get(what) != want: raise _other(path, what, header.get(what), want)
-    state = start(avatar, settings)
+    state = start(avatar, clip, settings)
     places = tensors_of(state)
     if {k: x.shape for k, x in tensors.items()} != {k: x.shape for k, x in places.items()}:
         raise UserError('not a whole checkpoint', path, 'delete it and begin again')
     for name, place in places.items(): place.copy_(tensors[name])
     state.draw.set_state(tensors['draw'])
-    state.adam.steps, state.i = header['steps'], header['i']
+    state.adam.steps, state.loose.adam.steps, state.i = header['steps'], header['loose_steps'], header['i']
     state.adam.set_share(state.moving)
     return state
 
@@ -126,19 +129,20 @@ def _other(path, what, got, want):
     return UserError(f'of another run: {what} is {got} there, {want} here', path,
                      'give what it was begun with, or delete it')
 
-# %% ../../nbs/refine/04_run.ipynb #e6e147b0
+# %% ../../nbs/refine/04_run.ipynb #e73641e5
 def begin(
     path: Path,        # of the checkpoint
     avatar: Avatar,
+    clip: Sequence,    # that it learns from
     settings: Settings,
     about: dict,       # of `belongs_to`
     resume: bool,      # whether to go on, if there is one
 ) -> State:
     "The state to go on from; raises `UserError` for a checkpoint that nobody asked for"
-    if not path.exists(): return start(avatar, settings)
+    if not path.exists(): return start(avatar, clip, settings)
     if not resume:
         raise UserError('a run that was stopped', path, 'go on with --resume, or delete this file')
-    return load_state(path, avatar, settings, about)
+    return load_state(path, avatar, clip, settings, about)
 
 # %% ../../nbs/refine/04_run.ipynb #12bf2804
 def sweep(*paths: Path):
@@ -249,7 +253,7 @@ def wandb_run(name: str, settings: Settings):
         raise UserError('wandb is not installed', remedy='pip install wandb, or no --log') from None
     return wandb.init(project='spatialavatar0', name=name, config=asdict(settings))
 
-# %% ../../nbs/refine/04_run.ipynb #50b22922
+# %% ../../nbs/refine/04_run.ipynb #38e651aa
 def run(
     avatar: Avatar,               # the first guess
     clip: Sequence,               # `Frame`s: a `Clip`, or a list
@@ -267,7 +271,7 @@ def run(
     about, path = belongs_to(avatar, train, settings, look_up), beside('.checkpoint.safetensors')
     sweep(out, path, beside('.refine.csv'))
     with _on_disk(out), stoppable() as asked, _board(log, out.stem, settings) as board:
-        state = begin(path, avatar, settings, about, resume)
+        state = begin(path, avatar, train, settings, about, resume)
         watch = Log(beside('.refine.csv'), avatar, look_up, settings.iterations, len(train)//2,
                     _spread(len(train), len(clip)), state.i, board)
         def on_step(i, loss, gaussians):
