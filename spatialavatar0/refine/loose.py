@@ -42,11 +42,12 @@ class Loose:
     def __len__(self): return len(self.camera)
     def parameters(self): return self.tables
 
-# %% ../../nbs/refine/02b_loose.ipynb #3b3eac33
+# %% ../../nbs/refine/02b_loose.ipynb #6c1634c6
 def _sizes(head, T):
     "Of every table"
     codes = head.codes()
-    return {'camera': (T, 6), 'exposure': (T, 6)} | {k: (T, getattr(codes, k).numel()) for k in LOOSE['codes']}
+    sizes = {'camera': (T, 6), 'exposure': (T, 6)}
+    return sizes | {k: (T, getattr(codes, k).numel()) for k in LOOSE['codes']}
 
 # %% ../../nbs/refine/02b_loose.ipynb #8cb6faa4
 def corrected(
