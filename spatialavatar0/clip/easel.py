@@ -142,7 +142,7 @@ CUTS = dict(
     tied=Cut(.006, .003, .006), bun=Cut(.006, .003, .006, bun=.035),
     cap=Cut(.012, .017, .014, fringe=.080, cloth=True), scarf=Cut(.012, .019, .016, low=-.14, fringe=.084, cloth=True))
 
-# %% ../../nbs/clip/03b_easel.ipynb #cbd21cf8
+# %% ../../nbs/clip/03b_easel.ipynb #ee61746d
 MIDDLE = torch.tensor([0., .05, -.012])  # of the skull
 
 def hairline(
@@ -154,7 +154,7 @@ def hairline(
     x, y, z = p.unbind(-1)
     side, eyes = x.abs(), torch.tensor([0., .034, .065])
     corner = bell((side - .037)/.016)*(.010 + .030*min(receding, .6)) + .016*min(receding, .6)
-    plane = (p - eyes) @ RISE - .034 - corner*smoothstep(z, .02, .05)
+    plane = (p - eyes) @ RISE - .037 - corner*smoothstep(z, .02, .05)
     if receding > .6: plane = torch.minimum(plane, .105 - .3*(receding - .6) - y + .25*(.03 - z).clamp(max=0))
     if cut.fringe is not None:
         front = torch.minimum(y - cut.fringe - .10*(side - .02).clamp(min=0), (z - .0))
@@ -183,7 +183,7 @@ def hull(
     knot = cut.bun*bell((d - normalize(torch.tensor([0., .9, -.55]), dim=0)).norm(dim=-1)/.28)
     return c + d*(torch.maximum(r + .35*thick, egg.minimum(r + (3*thick + .03 if cut.low is not None else 1.6*thick + .003))) + knot)[:, None]
 
-# %% ../../nbs/clip/03b_easel.ipynb #d2cbf94f
+# %% ../../nbs/clip/03b_easel.ipynb #021747f6
 @lru_cache
 def may_grow() -> Tensor: return skull(open_head())
 
@@ -199,11 +199,8 @@ def shell(
     for part in ('mouth_interior', 'left_socket', 'right_socket', 'lips'): skin[head.parts[part]] = 0
     rest = ironed(head.v_template) if covers else head.v_template
     may = skin if covers else may_grow()
-    on = smoothstep(hairline(rest, cut, receding), -.002 if covers or cut.fringe else .0, .008 if covers else .016)*may
+    on = smoothstep(hairline(rest, cut, receding), 0., .008 if covers else .014)*may
     ramp = on if cut.thin < .5 else 0*on
     base = ironed(vertices) if covers else vertices
     moved = base.lerp(hull(base, cut), ramp[:, None])
-    if covers:
-        ear = torch.zeros(len(vertices)); ear[ironing()[0]] = 1
-        moved = torch.where((ear*(on > 0))[:, None] > 0, moved, vertices.lerp(hull(base, cut), ramp[:, None]))
     return moved - vertices, on

@@ -106,7 +106,7 @@ def looks(seed: int) -> Looks:
         d.pick(crew=3., v=2., shirt=2., turtle=1., wide=1., striped=1.5),
         torch.tensor([d(.5, .85), d(.08, .4), d(.12, .4)]))
 
-# %% ../../nbs/clip/03c_faces.ipynb #9ba55dce
+# %% ../../nbs/clip/03c_faces.ipynb #943f1449
 def skin(c: Easel, who: Looks):
     "Skin everywhere"
     x, y, z = c.p.unbind(-1)
@@ -116,25 +116,25 @@ def skin(c: Easel, who: Looks):
     c.tint([1.03, .86, .84], ((.5 - .5*dark)*red*front).clamp(max=1))
     c.tint([1., .87, .85], .6*c.on('left_ear') + .6*c.on('right_ear'))
     c.tint([.88, .79, .78], (.35 + .004*who.years)*bell((side - .031)/.015, (y - .022)/.010)*front)
-    for size, much, salt in ((.022, .03, 1), (.007, .022, 2), (.0022, .022, 3)):
+    for size, much, salt in ((.022, .03, 1), (.007, .022, 2), (.0022, .014, 3)):
         c.paint = c.paint*(1 + much*c.waves(size, salt)[:, None]*torch.tensor([.5, 1, 1.1]))
     spots = smoothstep(c.waves(.0028, 4), 1.4, 2.)*smoothstep(c.waves(.02, 5), -.8, .8)
     c.tint([.72, .58, .48], .8*who.freckles*spots*bell((y - .005)/.03)*front)
     age = smoothstep(torch.tensor(who.years), 50., 85.)
-    c.tint([.80, .70, .62], .6*age*smoothstep(c.waves(.006, 16), 1.2, 1.8))
-    draw = torch.Generator().manual_seed(c.seed)
+    c.tint([.84, .75, .68], .35*age*smoothstep(c.waves(.006, 16), 1.2, 1.8))
+    draw = torch.Generator().manual_seed(7919*c.seed + 5)
     for _ in range(who.moles):
         at = torch.tensor([-.06, -.07, .05]) + torch.rand(3, generator=draw)*torch.tensor([.12, .15, .06])
-        c.tint([.45, .33, .28], smoothstep((c.p[:, :2] - at[:2]).norm(dim=-1), .0019, .0011)*front)
-    c.height = c.height + 6e-5*c.waves(.0018, 17)*front
-    c.gloss = .028 + .03*front*bell((side - .0)/.035, (y - .03)/.05)
+        c.tint([.58, .46, .40], smoothstep((c.p[:, :2] - at[:2]).norm(dim=-1), .0019, .0011)*front)
+    c.height = c.height + 3e-5*c.waves(.0018, 17)*front
+    c.gloss = (.022 + .022*front*bell(side/.035, (y - .03)/.05))*(1 - .5*age)
 
-# %% ../../nbs/clip/03c_faces.ipynb #e35e47fb
+# %% ../../nbs/clip/03c_faces.ipynb #c61583da
 def furrow(c: Easel, off: Tensor, width: float, depth: Tensor):
     "Lower the skin where `off` (N,), the distance to a curve, is small"
     much = depth*bell(off/width)
-    c.height = c.height - much
-    c.tint([.80, .72, .70], (420*much).clamp(max=.75))
+    c.height = c.height - .55*much
+    c.tint([.80, .72, .70], (480*much).clamp(max=.7))
 
 def furrows(c: Easel, who: Looks):
     "What years leave"
@@ -160,7 +160,7 @@ def furrows(c: Easel, who: Looks):
     neck = torch.sin((y + .05*z)/.014*math.pi + wobble).clamp(min=0)**6
     furrow(c, 1 - neck, .5, .0006*old*smoothstep(y, -.085, -.095)*smoothstep(z, -.01, .02))
 
-# %% ../../nbs/clip/03c_faces.ipynb #4d2b5fd2
+# %% ../../nbs/clip/03c_faces.ipynb #2cfc6fd1
 def lips(c: Easel, who: Looks):
     "With their grain, and lipstick"
     y, on = c.p[:, 1], c.on('lips', .25, .6)
@@ -168,7 +168,7 @@ def lips(c: Easel, who: Looks):
     c.lay(bare.lerp(who.lips, .85*who.lipstick), (.75 + .2*who.lipstick)*on)
     lines = c.waves(.0025, 7, c.p*torch.tensor([1, .25, .25]))
     c.tint([.85, .8, .8], .5*on*smoothstep(lines, 0, 1.5))
-    c.height = c.height - 8e-5*on*lines
+    c.height = c.height - 4e-5*on*lines
     c.gloss = c.gloss.lerp(torch.tensor(.06 + .12*who.lipstick), on)
     c.tint([.80, .74, .74], .35*on*bell((y + .0375)/.0022))   # where they meet
 
@@ -197,15 +197,15 @@ def eyes(c: Easel, who: Looks):
         c.gloss = c.gloss.lerp(torch.tensor(.5), c.on(f'{side}_eye', .5, .9))
         c.height = c.height*(1 - c.on(f'{side}_eye'))
 
-# %% ../../nbs/clip/03c_faces.ipynb #0a8dc41c
+# %% ../../nbs/clip/03c_faces.ipynb #31d9f4ce
 def bearded(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (...) each
     "Cheeks and jaw, chin, upper lip"
     x, y, z = p.unbind(-1)
     side = x.abs()
     under = smoothstep(y + .35*z, -.075, -.062)*smoothstep(z - .35*y.abs(), -.012, .03)
     cheek = smoothstep(y + .55*(side - .04).clamp(max=0), -.016, -.030)
-    whisker = smoothstep(side, .052, .060)*smoothstep(y, .018, .006)
-    chin = smoothstep(side, .024, .016)*smoothstep(y, -.044, -.052)*under
+    whisker = smoothstep(side, .056, .062)*smoothstep(y, .058, .02)*smoothstep(z, .010, .020)
+    chin = smoothstep(side, .036, .026)*smoothstep(y, -.044, -.050)*under
     lip = smoothstep(side, .030, .024)*smoothstep(y, -.0205, -.0235)*smoothstep(y, -.038, -.034)*smoothstep(z, .05, .07)
     corner = bell((side - .027)/.005)*smoothstep(y, -.028, -.034)*smoothstep(y, -.058, -.05)*smoothstep(z, .05, .07)
     return (cheek*smoothstep(side, .020, .030) + whisker).clamp(max=1)*under, (chin + .8*corner).clamp(max=1), lip
@@ -221,29 +221,30 @@ def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     worn = sum(w*b for w, b in zip(where, BEARDS[who.beard])).clamp(max=1)*no_lips
     locks = c.waves(.0022, 22, c.p*torch.tensor([1, .35, 1])) + .6*c.waves(.008, 23)
     on = smoothstep(worn + .10*locks, .30, .62)
-    c.lay(who.hair*(1 + .25*locks[:, None]).clamp(.4, 1.8), .93*on)
-    c.height = c.height + 3.5e-4*on*locks
+    c.lay(who.hair*(1 + (.24 - .1*who.hair.mean())*locks[:, None]).clamp(.4, 1.8), .93*on)
+    c.height = c.height + 3e-4*on*locks
     c.gloss = c.gloss*(1 - on)
     v = c.head.v_template
     inside = torch.ones(len(v)); inside[c.head.parts['lips']] = 0
     inside[len(c.head.parts['skin']):] = 0; inside[c.head.parts['mouth_interior']] = 0
-    thick = {'full': .006, 'long': .010}.get(who.beard, .0025)
+    thick = {'full': .0055, 'long': .009}.get(who.beard, .002)
     at = sum(w*b for w, b in zip(bearded(v), BEARDS[who.beard]))*inside
-    off = thick*at[:, None]*vertex_normals(v, c.head.faces)
+    off = thick*smoothstep(at, .2, 1.)[:, None]*vertex_normals(v, c.head.faces)
     if who.beard == 'long':
-        off = off + bearded(v)[1][:, None]*inside[:, None]*torch.tensor([0., -.022, .004])
+        off = off + bearded(v)[1][:, None]*inside[:, None]*torch.tensor([0., -.012, .003])
     return off
 
-# %% ../../nbs/clip/03c_faces.ipynb #3f2fac0b
+# %% ../../nbs/clip/03c_faces.ipynb #513510ff
 def strands(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
     "The grain of hair at points of its hull"
     crown = normalize(torch.tensor([1.6*cut.part/.1, .8, -.45 if not cut.part else -.1]), dim=0)
-    d = normalize(q - MIDDLE, dim=-1)
+    low = (MIDDLE[1] - q[:, 1]).clamp(min=0)                      # below the middle strands hang
+    d = normalize(q - MIDDLE + low[:, None]*torch.tensor([0., 1, 0]), dim=-1)
     a = normalize(torch.linalg.cross(crown, torch.tensor([0., 0, 1])), dim=0)
-    psi, phi = (d @ crown).clamp(-1, 1).acos(), torch.atan2(d @ torch.linalg.cross(crown, a), d @ a)
+    psi, phi = (d @ crown).clamp(-1, 1).acos() + low/.09, torch.atan2(d @ torch.linalg.cross(crown, a), d @ a)
     s = torch.stack([phi.cos(), phi.sin(), .10*psi], -1)
     straight = .7*c.waves(.030, 11, s) + .5*c.waves(.012, 12, s) + .45*c.waves(.09, 13, s)
-    return straight.lerp(.8*c.waves(.007, 14, q) + .5*c.waves(.0025, 24, q), cut.curl)
+    return straight.lerp(.55*c.waves(.009, 14, q) + .35*c.waves(.003, 24, q), cut.curl)
 
 def hair(c: Easel, who: Looks, vertices: Tensor) -> Tensor:  # (V,3) at rest -> (V,3) metres
     "Colour on the canvas, and the shell"
@@ -251,19 +252,21 @@ def hair(c: Easel, who: Looks, vertices: Tensor) -> Tensor:  # (V,3) at rest -> 
     off, on = shell(vertices, cut, who.receding)
     q, k, may = c.layout.points(torch.cat([vertices + off, on[:, None], may_grow()[:, None]], -1)).split([3, 1, 1], -1)
     locks = strands(c, q, cut)
-    h = hairline(c.p, cut, who.receding) + .0022*locks*(not cut.cloth)
-    grown = smoothstep(h, -.002, .004)*(smoothstep(k[:, 0], .02, .1) if cut.low is not None else smoothstep(may[:, 0], .55, .8))
+    jag = 0. if cut.cloth else .0018 if cut.fringe is not None else .0010
+    h = hairline(c.p, cut, who.receding) + jag*locks
+    grown = smoothstep(h, -.003, .005 if jag < .0015 and cut.low is None else .002)*(smoothstep(k[:, 0], .02, .1) if cut.low is not None else smoothstep(may[:, 0], .55, .8))
     if cut.cloth:
         folds = torch.sin(c.p[:, 1]/.0035 + 6*c.waves(.05, 25)) if cut.low is not None else torch.sin(60*torch.atan2(q[:, 0], q[:, 2] + .01))
         colour, locks = who.trim*(1 + .10*folds[:, None]), .5*folds
-    else: colour = who.hair*(1 + .26*locks[:, None]).clamp(.35, 1.9)
+    else: colour = who.hair*(1 + (.27 - .12*who.hair.mean())*locks[:, None]).clamp(.4, 1.8)
     c.lay(colour, grown*(1 - cut.thin*(.75 + .25*smoothstep(c.waves(.0018, 26), -.5, .5))*(cut.thin < 1) - 1.*(cut.thin >= 1)))
     solid = grown*(cut.thin < .3)
-    c.height = c.height*(1 - solid) + 6e-4*solid*locks
+    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(h, .010, .0))  # the edge lies in its own shadow
+    c.height = c.height*(1 - solid) + 4.5e-4*solid*locks
     c.gloss = c.gloss*(1 - grown) + grown*(0. if cut.cloth else .035 + .03*(1 - cut.curl))*(.5 + .5*smoothstep(locks, -1, 1))
     return off
 
-# %% ../../nbs/clip/03c_faces.ipynb #2a85e3b6
+# %% ../../nbs/clip/03c_faces.ipynb #ed0040d1
 COLLARS = dict(crew=(0., 0.), v=(-.006, .55), shirt=(.006, .35), turtle=(.030, 0.), wide=(-.016, 0.), striped=(0., 0.))
 
 def clothes(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
@@ -277,9 +280,9 @@ def clothes(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     cloth = who.cloth.expand_as(c.p)
     if who.collar == 'striped': cloth = cloth.lerp(who.trim, smoothstep(torch.sin(c.p[:, 1]/.0035), -.2, .2)[:, None])
     if who.collar == 'shirt': cloth = cloth.lerp(.75 + .2*who.trim, smoothstep(low, .022, .020)[:, None])
-    c.lay(cloth*(1 + .08*weave[:, None]), on)
+    c.lay(cloth*(1 + .06*weave[:, None]), on)
     c.tint([.8, .8, .8], on*smoothstep(low, .010, .006))
-    c.height = c.height*(1 - on) + 2.5e-4*on*weave
+    c.height = c.height*(1 - on) + 1e-4*on*weave
     c.gloss = c.gloss*(1 - on)
     v = c.head.v_template
     return (.0028*smoothstep(inside(v), -.002, .006)*(1 - c.head.weights[:, 2]))[:, None]*vertex_normals(v, c.head.faces) * \
