@@ -119,7 +119,7 @@ def ironed(vertices: Tensor) -> Tensor:  # (V,3) -> (V,3)
     ears, mean = ironing()
     return vertices.index_copy(0, ears, mean @ vertices)
 
-# %% ../../nbs/clip/03b_easel.ipynb #e29d456b
+# %% ../../nbs/clip/03b_easel.ipynb #9f8bd6ab
 @dataclass(frozen=True)
 class Cut:
     "A way to wear hair; lengths in metres"
@@ -139,7 +139,7 @@ CUTS = dict(
     afro=Cut(.05, .042, .045, curl=1.), bob=Cut(.018, .019, .022, low=-.062, part=.025),
     bobfringe=Cut(.018, .020, .022, low=-.055, fringe=.063), long=Cut(.015, .020, .018, low=-.15, part=.001),
     longside=Cut(.020, .022, .020, low=-.13, part=-.035), longcurly=Cut(.03, .036, .034, low=-.12, curl=.8),
-    tied=Cut(.006, .003, .006), bun=Cut(.006, .003, .006, bun=.035),
+    tied=Cut(.006, .003, .006), bun=Cut(.006, .003, .006, bun=.030),
     cap=Cut(.012, .017, .014, fringe=.080, cloth=True), scarf=Cut(.012, .019, .016, low=-.14, fringe=.084, cloth=True))
 
 # %% ../../nbs/clip/03b_easel.ipynb #ee61746d
@@ -164,7 +164,7 @@ def hairline(
         plane = plane.maximum(torch.minimum(torch.minimum(edge - z, y - cut.low), .10 - y))
     return plane
 
-# %% ../../nbs/clip/03b_easel.ipynb #11acc719
+# %% ../../nbs/clip/03b_easel.ipynb #3b2d10f2
 def hull(
     vertices: Tensor,  # (V,3) at rest
     cut: Cut,
@@ -180,7 +180,7 @@ def hull(
     up = d[:, 1].clamp(min=0)
     thick = cut.side + (cut.top - cut.side)*up + (cut.back - cut.side)*(-d[:, 2]).clamp(min=0)
     egg = egg*(1 - .12*smoothstep(y[:, 0], -.01, -.10)*(cut.curl < .5))
-    knot = cut.bun*bell((d - normalize(torch.tensor([0., .9, -.55]), dim=0)).norm(dim=-1)/.28)
+    knot = cut.bun*bell((d - normalize(torch.tensor([0., .9, -.55]), dim=0)).norm(dim=-1)/.36)
     return c + d*(torch.maximum(r + .35*thick, egg.minimum(r + (3*thick + .03 if cut.low is not None else 1.6*thick + .003))) + knot)[:, None]
 
 # %% ../../nbs/clip/03b_easel.ipynb #021747f6

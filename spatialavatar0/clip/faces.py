@@ -61,7 +61,7 @@ def along(palette: Tensor, x: float) -> Tensor:
     k = min(int(x), len(palette) - 2)
     return palette[k].lerp(palette[k + 1], x - k)
 
-# %% ../../nbs/clip/03c_faces.ipynb #63f03690
+# %% ../../nbs/clip/03c_faces.ipynb #d5b06193
 def colours(dice: Dice, african: float, asian: float, years: float) -> tuple:
     "Skin, hair and iris that go together"
     european = max(1 - african - asian, 0.)
@@ -71,12 +71,12 @@ def colours(dice: Dice, african: float, asian: float, years: float) -> tuple:
     tone = dice()**(.55 if fair > .5 else 1.)*(.95 if fair > .5 else .22)
     hair = HAIRS[5] if fair > .5 and dice.chance(.1) else along(HAIRS[:5], tone)
     if dice.chance(.03): hair = torch.tensor([dice(.1, .7), dice(.1, .5), dice(.2, .8)])  # dyed
-    grey = smoothstep(torch.tensor(years + 9*dice.bell().item()), 38., 74.)
+    grey = smoothstep(torch.tensor(years + 9*dice.bell().item()), 42., 80.)*(1. if dice.chance(.7) else .15)
     hair = hair.lerp(torch.tensor([.66, .65, .63])*dice(.85, 1.2), .95*grey)
     iris = along(IRISES, dice()) if fair > .4 and dice.chance(.75) else along(IRISES[:2], dice())
     return skin.clamp(.08, .97), hair, iris
 
-# %% ../../nbs/clip/03c_faces.ipynb #365245cf
+# %% ../../nbs/clip/03c_faces.ipynb #f36896fd
 WOMENS = dict(long=3., longside=2.5, longcurly=1.5, bob=2., bobfringe=1.5, tied=2., bun=1.2, short=.7, curly=.8, bowl=.4, afro=.5,
               scarf=.7, cap=.3, crop=.2)
 MENS = dict(short=4., crop=3., quiff=2., sidepart=2.5, buzz=2., bald=1., bowl=.7, curly=1., afro=.4, longside=.4, cap=.6, tied=.3)
@@ -84,7 +84,7 @@ MENS = dict(short=4., crop=3., quiff=2., sidepart=2.5, buzz=2., bald=1., bowl=.7
 def looks(seed: int) -> Looks:
     "Those of the person with this number"
     d, head = Dice(seed), open_head()
-    woman, years = d.chance(.5), d(9, 17) if d.chance(.08) else 17 + 68*d()**1.25
+    woman, years = d.chance(.5), d(9, 17) if d.chance(.08) else 17 + 68*d()**1.6
     share = torch.tensor([d() for _ in range(3)])**3 + .01
     african, asian, _ = (share/share.sum()).tolist()
     k = kin()
@@ -101,7 +101,7 @@ def looks(seed: int) -> Looks:
         woman, years, at + .62*k.rest*d.bell(head.n_shape), skin, hair, iris,
         torch.tensor([d(), d(), d()])*d(.3, .9) + .05, torch.tensor([d(.1, .9), d(.1, .9), d(.1, .9)]),
         d.pick(**cuts), receding, beard, 0. if woman or years < 18 else d()*(d() < .6),
-        d()*(skin[0] > .8)*d.chance(.35), int(5*d()**2), d(.3, 1.)*(made_up and d.chance(.45)), d(.2, .9)*(made_up and d.chance(.4)),
+        d()*(skin[0] > .8)*d.chance(.35), int(4*d()**3), d(.3, 1.)*(made_up and d.chance(.45)), d(.2, .9)*(made_up and d.chance(.4)),
         d(.2, .8)*(made_up and d.chance(.5)), (d(.75, 1.1) if woman else d(.95, 1.5), d(.5, 1.6), .0022*d.bell().item()),
         d.pick(crew=3., v=2., shirt=2., turtle=1., wide=1., striped=1.5),
         torch.tensor([d(.5, .85), d(.08, .4), d(.12, .4)]))
@@ -129,7 +129,7 @@ def skin(c: Easel, who: Looks):
     c.height = c.height + 3e-5*c.waves(.0018, 17)*front
     c.gloss = (.022 + .022*front*bell(side/.035, (y - .03)/.05))*(1 - .5*age)
 
-# %% ../../nbs/clip/03c_faces.ipynb #c61583da
+# %% ../../nbs/clip/03c_faces.ipynb #6870d015
 def furrow(c: Easel, off: Tensor, width: float, depth: Tensor):
     "Lower the skin where `off` (N,), the distance to a curve, is small"
     much = depth*bell(off/width)
@@ -156,7 +156,7 @@ def furrows(c: Easel, who: Looks):
     bag = y - (.0205 + 6*(side - .031)**2)
     furrow(c, bag, .0018, (.00008 + .0007*old)*smoothstep((side - .031).abs(), .016, .008)*front)
     brow = (side - .006 - .0015*wobble)
-    furrow(c, brow, .0012, .0005*old*smoothstep(y, .043, .047)*smoothstep(y, .062, .055)*front)
+    furrow(c, brow, .0012, .0005*old*smoothstep(y, .038, .046)*smoothstep(y, .068, .056)*front)
     neck = torch.sin((y + .05*z)/.014*math.pi + wobble).clamp(min=0)**6
     furrow(c, 1 - neck, .5, .0006*old*smoothstep(y, -.085, -.095)*smoothstep(z, -.01, .02))
 
@@ -197,14 +197,14 @@ def eyes(c: Easel, who: Looks):
         c.gloss = c.gloss.lerp(torch.tensor(.5), c.on(f'{side}_eye', .5, .9))
         c.height = c.height*(1 - c.on(f'{side}_eye'))
 
-# %% ../../nbs/clip/03c_faces.ipynb #31d9f4ce
+# %% ../../nbs/clip/03c_faces.ipynb #21e1649b
 def bearded(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (...) each
     "Cheeks and jaw, chin, upper lip"
     x, y, z = p.unbind(-1)
     side = x.abs()
     under = smoothstep(y + .35*z, -.075, -.062)*smoothstep(z - .35*y.abs(), -.012, .03)
     cheek = smoothstep(y + .55*(side - .04).clamp(max=0), -.016, -.030)
-    whisker = smoothstep(side, .056, .062)*smoothstep(y, .058, .02)*smoothstep(z, .010, .020)
+    whisker = smoothstep(side, .056, .062)*smoothstep(y, .058, .02)*smoothstep(z, .010, .020)*smoothstep(z, .052, .040)
     chin = smoothstep(side, .036, .026)*smoothstep(y, -.044, -.050)*under
     lip = smoothstep(side, .030, .024)*smoothstep(y, -.0205, -.0235)*smoothstep(y, -.038, -.034)*smoothstep(z, .05, .07)
     corner = bell((side - .027)/.005)*smoothstep(y, -.028, -.034)*smoothstep(y, -.058, -.05)*smoothstep(z, .05, .07)
@@ -220,7 +220,7 @@ def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     c.tint([.50, .52, .56], .7*who.stubble*sum(where).clamp(max=1)*no_lips*(.55 + .45*smoothstep(stubs, -.3, .7)))
     worn = sum(w*b for w, b in zip(where, BEARDS[who.beard])).clamp(max=1)*no_lips
     locks = c.waves(.0022, 22, c.p*torch.tensor([1, .35, 1])) + .6*c.waves(.008, 23)
-    on = smoothstep(worn + .10*locks, .30, .62)
+    on = smoothstep(worn + .10*locks, .30, .62)*smoothstep(worn, .0, .2)
     c.lay(who.hair*(1 + (.24 - .1*who.hair.mean())*locks[:, None]).clamp(.4, 1.8), .93*on)
     c.height = c.height + 3e-4*on*locks
     c.gloss = c.gloss*(1 - on)
@@ -234,7 +234,7 @@ def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
         off = off + bearded(v)[1][:, None]*inside[:, None]*torch.tensor([0., -.012, .003])
     return off
 
-# %% ../../nbs/clip/03c_faces.ipynb #513510ff
+# %% ../../nbs/clip/03c_faces.ipynb #f0829a97
 def strands(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
     "The grain of hair at points of its hull"
     crown = normalize(torch.tensor([1.6*cut.part/.1, .8, -.45 if not cut.part else -.1]), dim=0)
@@ -254,14 +254,16 @@ def hair(c: Easel, who: Looks, vertices: Tensor) -> Tensor:  # (V,3) at rest -> 
     locks = strands(c, q, cut)
     jag = 0. if cut.cloth else .0018 if cut.fringe is not None else .0010
     h = hairline(c.p, cut, who.receding) + jag*locks
-    grown = smoothstep(h, -.003, .005 if jag < .0015 and cut.low is None else .002)*(smoothstep(k[:, 0], .02, .1) if cut.low is not None else smoothstep(may[:, 0], .55, .8))
+    grown = smoothstep(h, -.003, .005 if jag < .0015 else .002)*smoothstep(may[:, 0], .55, .8)
+    if cut.low is not None: grown = smoothstep(k[:, 0], .004, .03)    # the whole step from skin to hull
+    elif cut.fringe is not None: grown = grown.maximum(smoothstep(k[:, 0], .01, .06))
     if cut.cloth:
         folds = torch.sin(c.p[:, 1]/.0035 + 6*c.waves(.05, 25)) if cut.low is not None else torch.sin(60*torch.atan2(q[:, 0], q[:, 2] + .01))
         colour, locks = who.trim*(1 + .10*folds[:, None]), .5*folds
     else: colour = who.hair*(1 + (.27 - .12*who.hair.mean())*locks[:, None]).clamp(.4, 1.8)
     c.lay(colour, grown*(1 - cut.thin*(.75 + .25*smoothstep(c.waves(.0018, 26), -.5, .5))*(cut.thin < 1) - 1.*(cut.thin >= 1)))
     solid = grown*(cut.thin < .3)
-    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(h, .010, .0))  # the edge lies in its own shadow
+    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(k[:, 0], .8, .1))  # the edge lies in its own shadow
     c.height = c.height*(1 - solid) + 4.5e-4*solid*locks
     c.gloss = c.gloss*(1 - grown) + grown*(0. if cut.cloth else .035 + .03*(1 - cut.curl))*(.5 + .5*smoothstep(locks, -1, 1))
     return off
