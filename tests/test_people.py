@@ -53,7 +53,7 @@ def test_people_differ():
     faces = [looks(s) for s in HELD_OUT]
     assert len({f.cut for f in faces}) > 6 and len({f.cut for f in faces} - CUTS.keys()) == 0
     skin = torch.stack([f.skin for f in faces]).mean(-1)
-    assert skin.min() < .4 and skin.max() > .7 and max(f.years for f in faces) > 60
+    assert skin.min() < .45 and skin.max() > .7 and max(f.years for f in faces) > 60
     pictures = [next(people([s], n_frames=1, **SMALL))[0].image for s in HELD_OUT[:3]]
     assert all((a - b).abs().mean() > .02 for a, b in zip(pictures, pictures[1:]))
 
