@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SKINS', 'HAIRS', 'IRISES', 'WOMENS', 'MENS', 'BEARDS', 'COLLARS', 'Looks', 'Dice', 'along', 'colours', 'looks',
-           'skin', 'furrow', 'furrows', 'lips', 'brows', 'eyes', 'bearded', 'beard', 'strands', 'folds', 'clothes',
-           'mouth', 'paint', 'somebody']
+           'skin', 'furrow', 'furrows', 'lips', 'brows', 'eyes', 'bearded', 'beard', 'strands', 'folds', 'hair',
+           'clothes', 'mouth', 'paint', 'somebody']
 
 # %% ../../nbs/clip/03c_faces.ipynb #00a0ab91
 import math
@@ -264,11 +264,37 @@ def strands(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
     straight = .7*c.waves(.030, 11, s) + .5*c.waves(.012, 12, s) + .45*c.waves(.09, 13, s)
     return straight.lerp(.55*c.waves(.009, 14, q) + .35*c.waves(.003, 24, q), cut.curl)
 
-# %% ../../nbs/clip/03c_faces.ipynb #819f4964
+# %% ../../nbs/clip/03c_faces.ipynb #a8de5082
 def folds(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
     "Of a scarf, along its height; of a cap, ribs around it"
     if cut.low is None: return torch.sin(60*torch.atan2(q[:, 0], q[:, 2] + .01))
     return torch.sin(c.p[:, 1]/.0035 + 6*c.waves(.05, 25))
+
+def hair(c: Easel, who: Looks, vertices: Tensor) -> Tensor:  # (V,3) at rest -> (V,3) metres
+    "Colour on the canvas, and the shell"
+    cut = CUTS[who.cut]
+    off, on = shell(vertices, cut, who.receding)
+    carried = torch.cat([vertices + off, on[:, None], may_grow()[:, None]], -1)
+    q, k, may = c.layout.points(carried).split([3, 1, 1], -1)
+    k, may = k[:, 0], may[:, 0]
+    locks = strands(c, q, cut)
+    jag = 0. if cut.cloth else .0018 if cut.fringe is not None else .0010
+    h = hairline(c.p, cut, who.receding) + jag*locks
+    grown = smoothstep(h, -.003, .005 if jag < .0015 else .002)*smoothstep(may, .55, .8)
+    if cut.low is not None: grown = smoothstep(k, .015, .09)    # the whole step from skin to hull
+    elif cut.fringe is not None: grown = grown.maximum(smoothstep(k, .01, .06))
+    if cut.cloth:
+        locks = .5*folds(c, q, cut)
+        colour = who.trim*(1 + .20*locks[:, None])
+    else: colour = who.hair*(1 + (.27 - .12*who.hair.mean())*locks[:, None]).clamp(.4, 1.8)
+    through = cut.thin*(.75 + .25*smoothstep(c.waves(.0018, 26), -.5, .5)) if cut.thin < 1 else 1.
+    c.lay(colour, grown*(1 - through))
+    solid = grown*(cut.thin < .3)
+    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(k, .8, .1))  # its own shadow
+    c.height = c.height*(1 - solid) + 4.5e-4*solid*locks
+    shine = 0. if cut.cloth else .035 + .03*(1 - cut.curl)
+    c.gloss = c.gloss.lerp(shine*(.5 + .5*smoothstep(locks, -1, 1)), grown)
+    return off
 
 # %% ../../nbs/clip/03c_faces.ipynb #cdcd6288
 COLLARS = dict(crew=(0., 0.), v=(-.006, .55), shirt=(.006, .35), turtle=(.030, 0.), wide=(-.016, 0.),
