@@ -35,7 +35,7 @@ from ..splat.avatar import Avatar
 from ..splat.binding import quaternion_multiply, triangle_frames
 from ..splat.gaussians import Gaussians
 
-# %% ../../nbs/generate/08_generator.ipynb #a257da52
+# %% ../../nbs/generate/08_generator.ipynb #bcacb4bd
 @dataclass(frozen=True)
 class Config:
     "What a generator is like; a checkpoint carries its own"
@@ -48,7 +48,7 @@ class Config:
     feature: int = 32        # channels of the encoder's map
     summary: int = 128       # numbers in the small encoder's summary
     width: int = 32          # StyleUNet: channels on the full grid,
-    most: int = 192          # and at most
+    most: int = 128          # and at most
     levels: int = 5          # how often the grid is halved
     style: int = 128         # numbers in the style
     memory: int = 8          # channels of what is the same for everybody
@@ -220,7 +220,7 @@ class Maps(NamedTuple):
     residual: dict         # attribute -> (B,n,H,W): the part of them that is the residual head's
     gamma: Tensor          # (B,27) the view's encoding, for the Jacobian
 
-# %% ../../nbs/generate/08_generator.ipynb #fa857e62
+# %% ../../nbs/generate/08_generator.ipynb #77baea9e
 PACE = 20.  # of the prior: how much faster it is learnt than a weight
 
 class Generator(nn.Module):
@@ -250,8 +250,8 @@ class Generator(nn.Module):
 def make_encoder(c: Config) -> nn.Module:
     "The encoder that a configuration names; raises `UserError` where its weights are missing"
     if c.encoder == 'small': return SmallEncoder(c.feature, c.summary)
-    size = (c.encoder_path or '').removeprefix('random ')
-    vit = random_vit(size) if size in SIZES else load_vit(c.encoder_path)
+    random = {f'random {size}': size for size in SIZES}.get(c.encoder_path)
+    vit = random_vit(random) if random else load_vit(c.encoder_path)
     return DinoEncoder(vit, c.feature, c.frozen_encoder)
 
 # %% ../../nbs/generate/08_generator.ipynb #8d2c6390
