@@ -220,7 +220,7 @@ class Maps(NamedTuple):
     residual: dict         # attribute -> (B,n,H,W): the part of them that is the residual head's
     gamma: Tensor          # (B,27) the view's encoding, for the Jacobian
 
-# %% ../../nbs/generate/08_generator.ipynb #77baea9e
+# %% ../../nbs/generate/08_generator.ipynb #78e12555
 PACE = 20.  # of the prior: how much faster it is learnt than a weight
 
 class Generator(nn.Module):
@@ -235,6 +235,7 @@ class Generator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self._build(config)
+        self.to(memory_format=torch.channels_last)
 
     def _build(self, c):
         self.encoder = make_encoder(c)
