@@ -43,7 +43,7 @@ def sample_maps(
     there = ~at[:, None, ..., 0].isnan()
     return there*grid_sample(maps.to(at), at.nan_to_num(), padding_mode='border', align_corners=False)
 
-# %% ../../nbs/generate/07a_maps.ipynb #5ff2e4ac
+# %% ../../nbs/generate/07a_maps.ipynb #f09948c2
 def mean_pool(
     x: Tensor,          # (S,...) all sources of a batch, one person after the other
     counts: list[int],  # K of each person
@@ -60,7 +60,8 @@ class Attention(nn.Module):
 
     def forward(self, x, counts):  # (S,C,...) and K of each
         score = self.score(x.movedim(1, -1)).movedim(-1, 1)  # (S,1,...)
-        return torch.stack([(s*w.softmax(0)).sum(0) for s, w in zip(x.split(counts), score.split(counts))])
+        each = zip(x.split(counts), score.split(counts))
+        return torch.stack([(s*w.softmax(0)).sum(0) for s, w in each])
 
 # %% ../../nbs/generate/07a_maps.ipynb #1ff004a0
 def trusted_pool(
