@@ -144,7 +144,7 @@ def pictures(self: Generator,
         out.append(x if same else interpolate(x, size=(P, P), mode='bilinear', antialias=True))
     return torch.cat(out)
 
-# %% ../../nbs/generate/08_generator.ipynb #b21497a3
+# %% ../../nbs/generate/08_generator.ipynb #c5515734
 @patch
 def see(self: Generator,
         frames: Sequence,  # S of `Frame`
@@ -154,7 +154,8 @@ def see(self: Generator,
     "Where each UV pixel is in each picture, and how far what is seen there can be trusted"
     v = self.head.vertices(HeadCodes.stack([f.codes for f in frames]))
     cameras = [f.camera.resize(m.shape[1], m.shape[0]) for f, m in zip(frames, mattes)]
-    seen = torch.stack([trust(layout, *x) for x in zip(v, cameras, mattes)])
+    with torch.autocast('cpu', enabled=False):
+        seen = torch.stack([trust(layout, *x) for x in zip(v, cameras, mattes)])
     return places(layout, v, cameras), layout.to_image(seen[..., None]).movedim(-1, 1)
 
 # %% ../../nbs/generate/08_generator.ipynb #9e32d3e6
@@ -180,15 +181,16 @@ def encode(self: Generator,
     "Read the portraits of one person"
     return Pooled(*(x[0] for x in self.encode_batch([sources])))
 
-# %% ../../nbs/generate/08_generator.ipynb #f3b60b55
+# %% ../../nbs/generate/08_generator.ipynb #5537fa51
 def view_from_head(
     codes: HeadCodes,  # one batch axis, B
     cameras: Sequence[Camera],
 ) -> Tensor:           # (B,3)
     "The optical axes in the axes of the skull"
     d = torch.stack([c.view_direction for c in cameras]).to(codes.pose)
-    skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
-    return (skull.mT @ d[..., None])[..., 0]
+    with torch.autocast(d.device.type, enabled=False):
+        skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
+        return (skull.mT @ d[..., None])[..., 0]
 
 # %% ../../nbs/generate/08_generator.ipynb #be692627
 @patch
