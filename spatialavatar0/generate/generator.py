@@ -251,7 +251,7 @@ def forward(self: Generator,
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps
 
-# %% ../../nbs/generate/08_generator.ipynb #7c1ab08e
+# %% ../../nbs/generate/08_generator.ipynb #25d06159
 @patch
 @torch.no_grad()
 def avatar(self: Generator,
@@ -267,7 +267,8 @@ def avatar(self: Generator,
         return replace(avatar, made=self._made(frames))
     paving = Paving(self.head, layout).to(self.device)
     fine = {a: self.onto(layout, getattr(maps, a)) for a in ATTRIBUTES}
-    gaussians, = paving.gaussians(fine, paving.colours(*self.project(frames, layout))[0])
+    colour = self.onto(layout, self.paving.colours(pooled.rgb, pooled.trust)[0])
+    gaussians, = paving.gaussians(fine, colour.lerp(*paving.colours(*self.project(frames, layout))))
     return Avatar(self._head_here(), ref.codes.shape.to(self.device), layout, gaussians, self._made(frames))
 
 @patch
