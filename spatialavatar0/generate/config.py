@@ -52,7 +52,7 @@ class Watch:
     checkpoint: int = 500
     board: str = ''           # 'wandb'
 
-# %% ../../nbs/generate/11a_config.ipynb #b8e3323a
+# %% ../../nbs/generate/11a_config.ipynb #5809e94d
 @dataclass(frozen=True)
 class Config:
     "A training run"
@@ -60,6 +60,7 @@ class Config:
     preset: str = 'small'     # of the network's sizes
     model: dict = field(default_factory=dict)   # changes to them
     losses: dict = field(default_factory=dict)  # changes to the weights of the losses
+    lpips: list = field(default_factory=list)   # files with the weights of LPIPS; none: without that loss
     start: str = ''           # .safetensors of a generator to go on from: that of Phase 1
     iterations: int = 20_000
     batch: int = 4            # questions a step, for each process
@@ -151,10 +152,12 @@ def _yaml(path):
         raise UserError(f'cannot be read as YAML ({e})', path, 'is it a config?') from None
     return page or {}
 
-# %% ../../nbs/generate/11a_config.ipynb #80f81a86
+# %% ../../nbs/generate/11a_config.ipynb #bdee74b9
 def dry(c: Config) -> Config:
     "The same run on made-up people, two steps long"
     kind = 'multi' if c.questions.phase == 2 else 'mono'
     data = replace(c.data, source='people', kind=kind, workers=0, held_out=1)
     watch = replace(c.watch, log=1, validate=2, sheet=2, checkpoint=2, board='')
-    return replace(c, name=f'{c.name}_dry', iterations=2, batch=1, start='', data=data, watch=watch)
+    model = c.model | ({'encoder_path': 'random S'} if 'encoder_path' in c.model else {})
+    return replace(c, name=f'{c.name}_dry', iterations=2, batch=1, start='', lpips=[], model=model,
+                   data=data, watch=watch)
