@@ -7,15 +7,12 @@ __all__ = ['TERMS', 'FORMAT', 'VERSION', 'FREE', 'posed', 'onto', 'Lesson', 'exa
            'save_state', 'belongs_to', 'load_state', 'start', 'begin', 'Log', 'columns', 'processes', 'anybody',
            'learn', 'train']
 
-# %% ../../nbs/generate/12_train.ipynb #3dc10cef
-import json, random, time
+# %% ../../nbs/generate/12_train.ipynb #3ab09148
+import json, time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
