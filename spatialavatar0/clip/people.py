@@ -6,11 +6,10 @@
 __all__ = ['KINDS', 'HELD_OUT', 'dice', 'between', 'performance', 'aim', 'one_camera', 'ring', 'lamps', 'wall', 'Capture',
            'capture', 'people']
 
-# %% ../../nbs/clip/04_people.ipynb #45828683
+# %% ../../nbs/clip/04_people.ipynb #a71c9d5a
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 
 import torch
 from fastcore.basics import patch
@@ -19,7 +18,11 @@ from torch import Tensor
 from ..camera import Camera
 from .clip import Frame
 from .image import pixel_grid
-from .synthetic import blinks, drift, looks, mimic, person, photograph, smoothstep, traits, waves
+from .easel import grain
+from .faces import looks, somebody
+from .shutter import snap
+from .synthetic import blinks, drift, mimic, smoothstep
+from .synthetic import looks as glances
 from ..head.model import HeadCodes, HeadModel, open_head
 
 # %% ../../nbs/clip/04_people.ipynb #9ea97b54
@@ -35,7 +38,7 @@ def between(draw: torch.Generator, lo: float, hi: float) -> float:
     "Any number of a range, each as likely"
     return lo + (hi - lo)*torch.rand((), generator=draw).item()
 
-# %% ../../nbs/clip/04_people.ipynb #b2cb80c0
+# %% ../../nbs/clip/04_people.ipynb #c92c953e
 def performance(
     head: HeadModel,
     shape: Tensor,          # (S,)
@@ -50,7 +53,7 @@ def performance(
     talk = between(draw, .2, .6)*syllables*smoothstep(drift(t, 4., draw), -.4, .4)
     acts = {k: (vivid*x).clamp(0, .8) for k, x in mimic(head, t, draw).items()}
     shut = blinks(t, draw)
-    codes = head.act(jawOpen=talk, eyeBlinkLeft=shut, eyeBlinkRight=shut, **looks(t, draw), **acts)
+    codes = head.act(jawOpen=talk, eyeBlinkLeft=shut, eyeBlinkRight=shut, **glances(t, draw), **acts)
     yaw, pitch, roll = (s*drift(t, p, draw).tanh() for s, p in ((turn, 5.3), (.35*turn, 2.9), (.25*turn, 3.7)))
     angles = torch.stack([pitch, yaw + rest, roll], -1)
     sway = .006*torch.stack([drift(t, p, draw).clamp(-1.5, 1.5) for p in (4.1, 3.3, 5.)], -1)
@@ -104,18 +107,19 @@ def lamps(draw: torch.Generator) -> tuple:  # of ((3,) where from, (3,) its colo
         out.append(((math.sin(a), up, math.cos(a)), colour))
     return tuple(out)
 
-# %% ../../nbs/clip/04_people.ipynb #e506b67f
+# %% ../../nbs/clip/04_people.ipynb #2b70d6b4
 def wall(draw: torch.Generator, size: int) -> Tensor:  # (size,size,3)
     "What is behind: a plain colour, one that changes across the picture, or clouds of two"
     kind, tones = between(draw, 0, 3), torch.rand(2, 3, generator=draw)
     tones = tones.mean(-1, keepdim=True).lerp(tones, between(draw, .05, .5))
     p, a = pixel_grid(size, size).flatten(0, 1)/size, between(draw, 0, 2*math.pi)
     across = .5 + (p - .5) @ torch.tensor([math.cos(a), math.sin(a)])
-    clouds = .5 + .25*waves(p, between(draw, .05, .3), int(between(draw, 0, 1e6)))
+    flat = torch.cat([p, 0*p[:, :1]], -1)
+    clouds = .5 + .25*grain(flat, between(draw, .05, .3), int(between(draw, 0, 1e6)))
     mix = (0*across, across, clouds)[int(kind)].clamp(0, 1)[:, None]
     return tones[0].lerp(tones[1], mix).unflatten(0, (size, size))
 
-# %% ../../nbs/clip/04_people.ipynb #9c0ae5f2
+# %% ../../nbs/clip/04_people.ipynb #2bfccea8
 KINDS = {'mono': (32, 1, 8.), 'multi': (8, 16, 8.)}  # frames, cameras, seconds
 
 class Capture(Sequence):
@@ -128,7 +132,7 @@ class Capture(Sequence):
         self.which = [(i, name) for i in range(n_frames) for name in self.cameras]
         t = torch.linspace(0, KINDS[kind][2], n_frames)
         reach = 1. if kind == 'mono' else .5
-        self._codes = performance(self.head, traits(self.head, seed).shape, t, dice(seed, kind), reach)
+        self._codes = performance(self.head, looks(seed).shape, t, dice(seed, kind), reach)
 
     def __getitem__(self, i: int|slice) -> 'Frame|list[Frame]':
         "Frame i, or some; the latest are kept"
@@ -163,11 +167,11 @@ def codes(self: Capture, i: int|None = None) -> HeadCodes:
     "The head codes of frame i; without i, of all frames, with one batch axis"
     return self._codes[self.timesteps if i is None else self.which[i][0]]
 
-# %% ../../nbs/clip/04_people.ipynb #394cecb0
+# %% ../../nbs/clip/04_people.ipynb #77951f43
 @patch(as_prop=True)
 def who(self: Capture):
     "The person, made once"
-    if '_who' not in self.__dict__: self._who = person(self.seed, self.texture)
+    if '_who' not in self.__dict__: self._who = somebody(self.seed, self.texture)
     return self._who
 
 @patch
@@ -176,7 +180,7 @@ def _draw(self: Capture, i: int, name: str) -> Frame:
     codes, camera = self._codes[i], self.cameras[name]
     behind = wall(dice(self.seed, f'wall {name}'), self.size)
     light = lamps(dice(self.seed, 'light'))
-    picture = photograph(self.who, codes, camera, 2, behind, light)
+    picture = snap(self.who, codes, camera, light, background=behind)
     return Frame(*picture, camera, codes, i, name)
 
 # %% ../../nbs/clip/04_people.ipynb #400c664c
