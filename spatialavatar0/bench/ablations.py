@@ -52,7 +52,7 @@ def pages(plan: Plan, seed: int) -> tuple[dict, dict]:
                data=dict(data, kind='multi', first=50_000, people=plan.people))
     return one, two
 
-# %% ../../nbs/bench/03_ablations.ipynb #22446bd3
+# %% ../../nbs/bench/03_ablations.ipynb #6fc6dd5a
 PARTS = {'without residual head': dict(model=dict(residual=False)),
          'without Jacobian penalty': dict(losses=dict(jac=0.)),
          'attention pooling': dict(model=dict(pooling='attention'))}
@@ -63,23 +63,28 @@ def merged(page: Mapping, changes: Mapping) -> dict:
     deep = lambda a, b: merged(a, b) if isinstance(a, Mapping) and isinstance(b, Mapping) else b
     return dict(page) | {k: deep(page.get(k), x) for k, x in changes.items()}
 
+# %% ../../nbs/bench/03_ablations.ipynb #fbf2bd20
 def jobs(plan: Plan, seed: int) -> Iterator[tuple[str, dict, str]]:
     "Name, page, and the name of the job whose network it begins with, or ''"
     one, two = pages(plan, seed)
+    yield 'projection', one, ''
     yield 'Phase 1', one, ''
     for name, (anchor, mix) in KEEP.items():
-        yield name, merged(two, dict(optimization=dict(anchor=anchor), questions=dict(cross_time=mix))), 'Phase 1'
+        changes = dict(optimization=dict(anchor=anchor), questions=dict(cross_time=mix))
+        yield name, merged(two, changes), 'Phase 1'
     for name, changes in PARTS.items():
         yield f'Phase 1, {name}', merged(one, changes), ''
         yield name, merged(two, changes), f'Phase 1, {name}'
 
-# %% ../../nbs/bench/03_ablations.ipynb #dab99ef7
+# %% ../../nbs/bench/03_ablations.ipynb #1f00e5a6
 def questions_of(plan: Plan, head: HeadModel|None = None) -> dict:
     "Exam -> its questions"
     one, two = pages(plan, 0)
     data = dict(data=dict(held_out=plan.held_out))
     two = merged(two, dict(questions=dict(cross_time=0.)))
-    return {name: exam(read_config(merged(page, data)), head) for name, page in (('time', one), ('cameras', two))}
+    page = dict(time=one, cameras=two)
+    return {name: exam(read_config(merged(x, data)), head) for name, x in page.items()}
+
 
 def grades(generator, exams: dict) -> dict:
     "Exam -> mean PSNR for 1, 2, ... sources"
@@ -87,40 +92,48 @@ def grades(generator, exams: dict) -> dict:
     return {name: [mean(qs, K) for K in range(1, 1 + max(len(q.sources) for q in qs))]
             for name, qs in exams.items()}
 
-# %% ../../nbs/bench/03_ablations.ipynb #cb46112c
+# %% ../../nbs/bench/03_ablations.ipynb #a24d5a1c
 def run_job(out: Path, name: str, seed: int, page: dict, first: str, minutes, head) -> 'Generator':
     "The network of one job; goes on where it was interrupted; raises `Stopped` when the minutes are over"
+    if name == 'projection': return start(read_config(page), head).generator
     where = lambda job: out/'runs'/f"{seed}_{job.replace(', ', '_').replace(' ', '_')}"
     if first: page = dict(page, start=str(where(first)/'generator.safetensors'))
     return train(page, where(name), True, head, minutes)
 
+# %% ../../nbs/bench/03_ablations.ipynb #776c50a3
 def bench_ablations(
     out: str|Path,               # folder of the results, and of the runs
     plan: Plan = SMALL,
     minutes: float|None = None,  # begin nothing new then, and put down what is running
     head: HeadModel|None = None,
+    names: tuple = (),           # of the variants; all where not given
 ) -> dict:                       # for a JSON file
-    "Train and examine all variants, or go on with it; raises `UserError` for results of another plan"
+    "Train and examine variants, or go on with it; raises `UserError` for results of another plan"
     out, end = Path(out), math.inf if minutes is None else time.monotonic() + 60*minutes
     out.mkdir(parents=True, exist_ok=True)
     result, exams = _begun(out/'ablations.json', plan), None
     done = {(row['name'], row['seed']) for row in result['rows']}
-    for seed in range(plan.seeds):
-        for name, page, first in (('projection', None, ''), *jobs(plan, seed)):
-            if (name, seed) in done: continue
-            left = (end - time.monotonic())/60
-            if left <= 0: return result
-            try: net = start(read_config(pages(plan, seed)[0]), head).generator if page is None else \
-                run_job(out, name, seed, page, first, None if left == math.inf else left, head)
-            except Stopped:
-                if time.monotonic() >= end: return result
-                raise
-            exams = exams or questions_of(plan, head)
-            result['rows'].append(dict(name=name, seed=seed, psnr=grades(net, exams)))
-            write_json(out/'ablations.json', result)
+    for seed, (name, page, first) in _asked(plan, names):
+        if (name, seed) in done: continue
+        if (left := (end - time.monotonic())/60) <= 0: break
+        try: net = run_job(out, name, seed, page, first, None if left == math.inf else left, head)
+        except Stopped:
+            if time.monotonic() < end: raise
+            break
+        exams = exams or questions_of(plan, head)
+        result['rows'].append(dict(name=name, seed=seed, psnr=grades(net, exams)))
+        write_json(out/'ablations.json', result)
     return result
 
-# %% ../../nbs/bench/03_ablations.ipynb #53da37ac
+# %% ../../nbs/bench/03_ablations.ipynb #07b914d2
+def _asked(plan, names):
+    "Seeds and jobs: those named, and those whose networks these begin with"
+    for seed in range(plan.seeds):
+        all_ = list(jobs(plan, seed))
+        want = set(names or (name for name, *_ in all_))
+        want |= {first for name, _, first in all_ if name in want}
+        yield from ((seed, job) for job in all_ if job[0] in want)
+
 def _begun(path, plan):
     "The results so far"
     settings = json.loads(json.dumps(asdict(plan)))
@@ -130,15 +143,18 @@ def _begun(path, plan):
         raise UserError('these are results of another plan', path, 'give another folder')
     return result | {'settings': settings}
 
-# %% ../../nbs/bench/03_ablations.ipynb #2234b4f7
+# %% ../../nbs/bench/03_ablations.ipynb #a8d85800
 def mean_and_error(xs: list) -> tuple[float, float]:
     "The mean, and its standard error; NaN for a single number"
     m = sum(xs)/len(xs)
     return m, math.sqrt(sum((x - m)**2 for x in xs)/(len(xs) - 1)/len(xs)) if len(xs) > 1 else math.nan
 
-PAPER = {'Phase 1': '24.84', 'neither': '22.73', 'spring alone': '24.11', 'mix alone': '23.81', 'both': '24.94',
-         'without residual head': '28.36 *', 'without Jacobian penalty': '28.72 *', 'attention pooling': '29.46 *'}
+PAPER = {'Phase 1': '24.84', 'neither': '22.73', 'spring alone': '24.11', 'mix alone': '23.81',
+         'both': '24.94',
+         'without residual head': '28.36 *', 'without Jacobian penalty': '28.72 *',
+         'attention pooling': '29.46 *'}
 PAPER_K = '23.01', '24.21', '24.75', '24.94'
+
 
 def cell(result: dict, name: str, exam: str, K: int) -> str:
     "Mean and error of a variant, for so many sources; -1: as many as there are"
@@ -147,7 +163,7 @@ def cell(result: dict, name: str, exam: str, K: int) -> str:
     m, e = mean_and_error(xs)
     return f'{m:.2f}' if math.isnan(e) else f'{m:.2f} ± {e:.2f}'
 
-# %% ../../nbs/bench/03_ablations.ipynb #2ebe4155
+# %% ../../nbs/bench/03_ablations.ipynb #16b588f8
 def table(result: dict) -> str:
     "Tables 5 and 8, and 6, in markdown"
     names = ['projection', 'Phase 1', *KEEP, *PARTS]
@@ -159,6 +175,7 @@ def table(result: dict) -> str:
     note = '\n\\* after refinement, where all parts together give 29.95\n\n'
     return first + note + markdown(('sources', 'over time, dB', 'paper, dB'), by_K)
 
+# %% ../../nbs/bench/03_ablations.ipynb #b868cdc3
 def save(
     result: dict,   # of `bench_ablations`
     out: str|Path,  # folder

@@ -104,7 +104,7 @@ def fill(
             raise UserError(f'{inside}{name} is {x!r}', file, f'give it a value of type {want}') from None
     return replace(base, **new)
 
-# %% ../../nbs/generate/11a_config.ipynb #e654c3b4
+# %% ../../nbs/generate/11a_config.ipynb #ac6c2885
 def check(c: Config, file: Path|None = None) -> Config:
     "The run; raises `UserError` for numbers that cannot be"
     least = {'iterations': c.iterations, 'batch': c.batch, 'data.size': c.data.size,
@@ -113,7 +113,8 @@ def check(c: Config, file: Path|None = None) -> Config:
              for k in ('log', 'validate', 'sheet', 'checkpoint')}}
     for name, x in least.items():
         if x < 1: raise UserError(f'{name} is {x}', file, 'give it 1 or more')
-    for name, x, known in (('data.kind', c.data.kind, ('mono', 'multi')), ('watch.board', c.watch.board, ('', 'wandb')),
+    for name, x, known in (('data.kind', c.data.kind, ('mono', 'multi')),
+                           ('watch.board', c.watch.board, ('', 'wandb')),
                            ('questions.phase', c.questions.phase, (1, 2))):
         if x not in known: raise UserError(f'{name} is {x!r}', file, f"use {' or '.join(map(repr, known))}")
     return c

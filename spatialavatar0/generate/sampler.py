@@ -74,7 +74,7 @@ def cross_time(seen: Looks, target: int, K: int, draw: torch.Generator) -> Tenso
     if not len(instants): return torch.zeros_like(same)
     return ~same & (seen.timestep == instants[torch.randint(len(instants), (), generator=draw)])
 
-# %% ../../nbs/generate/10_sampler.ipynb #b5e38ce2
+# %% ../../nbs/generate/10_sampler.ipynb #01696442
 def candidates(
     seen: Looks, target: int, K: int,
     phase: int,              # 1 or 2
@@ -89,7 +89,8 @@ def candidates(
         rules = cross_camera(seen, target), cross_time(seen, target, K, draw)
         others = next((rule for rule in (rules[::-1] if time else rules) if rule.any()), 0*others)
     if not others.any():
-        raise UserError('no frame is left as a source', remedy='give clips of more frames, or of more cameras')
+        remedy = 'give clips of more frames, or of more cameras'
+        raise UserError('no frame is left as a source', remedy=remedy)
     return others.bool()
 
 # %% ../../nbs/generate/10_sampler.ipynb #9a403744

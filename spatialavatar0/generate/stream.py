@@ -54,12 +54,12 @@ class People:
     def held_out(self) -> list:
         return [self._capture(PEOPLE + k) for k in range(self.data.held_out)]
 
-# %% ../../nbs/generate/11b_stream.ipynb #450cf613
+# %% ../../nbs/generate/11b_stream.ipynb #392ce38e
 class Clips:
     "Clips in a folder by number; raises `UserError` where there are too few"
     def __init__(self, data: Data, seed: int, head=None):
         folder, self.data, self.seed, self.head = Path(data.source), data, seed, head
-        if not folder.is_dir(): raise UserError('there is no such folder', folder, 'data.source: check the path')
+        if not folder.is_dir(): raise UserError('there is no such folder', folder, 'check data.source')
         found = sorted(p for p in folder.iterdir() if any(p.glob('transforms*.json')))
         n = len(found) - data.held_out
         if n < 1:

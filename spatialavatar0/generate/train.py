@@ -29,7 +29,7 @@ from ..head.model import HeadCodes, HeadModel
 from ..runs import Stopped, on_board, on_disk, rows_until, stoppable, sweep
 from ..splat.render import render
 
-# %% ../../nbs/generate/12_train.ipynb #c25d6249
+# %% ../../nbs/generate/12_train.ipynb #a4f7da78
 def posed(avatar, frame) -> tuple:  # as `Avatar.pose`, and the camera
     "The avatar as in a frame, on its own device"
     there = avatar.shape.device
@@ -40,6 +40,7 @@ def onto(frame, background: Tensor):
     image, alpha = (x.to(background) for x in (frame.image, frame.alpha))
     return replace(frame, image=composite(image, alpha, background), alpha=alpha)
 
+# %% ../../nbs/generate/12_train.ipynb #a34cf231
 class Lesson(nn.Module):
     "Questions to a loss"
     def __init__(self, generator: Generator, config: Config):
@@ -52,11 +53,11 @@ class Lesson(nn.Module):
         "The mean loss, and the mean of each of its terms"
         targets = [q.target for q in questions]
         with precision(self.generator.device, self.bf16):
-            avatars, maps = self.generator([q.sources for q in questions],
-                                           HeadCodes.stack([t.codes for t in targets]), [t.camera for t in targets])
+            codes = HeadCodes.stack([t.codes for t in targets])
+            avatars, maps = self.generator([q.sources for q in questions], codes, [t.camera for t in targets])
         return self.grade(questions, avatars, maps)
 
-# %% ../../nbs/generate/12_train.ipynb #71a14f8e
+# %% ../../nbs/generate/12_train.ipynb #5b7fbcf9
 TERMS = tuple(f.name for f in fields(Weights))  # of the loss
 
 @patch
@@ -64,11 +65,11 @@ def grade(self: Lesson, questions: Sequence, avatars: list, maps) -> tuple[Tenso
     "Draw the answers and compare"
     rendered = [render(*posed(avatar, q.target)) for avatar, q in zip(avatars, questions)]
     background = torch.stack([q.background for q in questions]).to(self.generator.device)
-    terms = generator_loss(rendered, [q.target for q in questions], maps, self.generator, self.weights, background,
-                           self.lpips, dice(questions[0].noise))
+    terms = generator_loss(rendered, [q.target for q in questions], maps, self.generator, self.weights,
+                           background, self.lpips, dice(questions[0].noise))
     return terms.pop('total'), {k: x.detach() for k, x in terms.items()}
 
-# %% ../../nbs/generate/12_train.ipynb #5f878141
+# %% ../../nbs/generate/12_train.ipynb #dad6f55a
 def exam(
     config: Config,
     head: HeadModel|None = None,
@@ -78,6 +79,7 @@ def exam(
     return [ask(clip, looks(clip), config, 1., dice(0, k), config.questions.sources)
             for k, clip in enumerate(clips)]
 
+# %% ../../nbs/generate/12_train.ipynb #703fd919
 def psnr(
     image: Tensor,   # (H,W,3)
     target: Tensor,  # (H,W,3)
@@ -150,7 +152,7 @@ def save_state(
                  anchor=state.anchor.there if state.anchor else None)
     with atomic_path(path) as temporary: torch.save(whole, temporary)
 
-# %% ../../nbs/generate/12_train.ipynb #2c67ffd0
+# %% ../../nbs/generate/12_train.ipynb #aeb0bb72
 FREE = ('name', 'iterations', 'watch'), ('workers',)  # what may change in a run, and in its data
 
 def belongs_to(config: Mapping) -> dict:
@@ -158,6 +160,7 @@ def belongs_to(config: Mapping) -> dict:
     page = {k: x for k, x in config.items() if k not in FREE[0]}
     return page | dict(data={k: x for k, x in page['data'].items() if k not in FREE[1]})
 
+# %% ../../nbs/generate/12_train.ipynb #81df9f0b
 def load_state(path: Path, state: State, config: Config):
     "Read a checkpoint into a state; raises `UserError` where it is damaged or of another run"
     whole = _read(path)
@@ -170,7 +173,8 @@ def load_state(path: Path, state: State, config: Config):
         raise UserError(f"trained on head model {whole['head']}", path, 'give that one')
     state.generator.load_state_dict(whole['generator'])
     state.optimizer.load_state_dict(whole['optimizer'])
-    if state.anchor: state.anchor.there = {k: x.to(state.generator.device) for k, x in whole['anchor'].items()}
+    if state.anchor:
+        state.anchor.there = {k: x.to(state.generator.device) for k, x in whole['anchor'].items()}
     state.step = whole['step']
 
 # %% ../../nbs/generate/12_train.ipynb #40815afd
@@ -184,7 +188,7 @@ def _read(path):
         raise UserError('not a checkpoint of this version', path, 'delete it and begin again')
     return whole
 
-# %% ../../nbs/generate/12_train.ipynb #e1d041ba
+# %% ../../nbs/generate/12_train.ipynb #6a2ae207
 def start(
     config: Config,
     head: HeadModel|None = None,  # the open head where not given
@@ -201,6 +205,7 @@ def start(
     s = config.optimization
     return State(net, optimizer_for(net, s), Anchor(net, s.anchor) if s.anchor else None)
 
+# %% ../../nbs/generate/12_train.ipynb #4509ceb0
 def begin(config: Config, path: Path, resume: bool, head=None, device='cpu') -> State:
     "The state to go on from; raises `UserError` for a checkpoint that nobody asked for"
     if path.exists() and not resume:
@@ -209,7 +214,7 @@ def begin(config: Config, path: Path, resume: bool, head=None, device='cpu') -> 
     if path.exists(): load_state(path, state, config)
     return state
 
-# %% ../../nbs/generate/12_train.ipynb #230332df
+# %% ../../nbs/generate/12_train.ipynb #5974656a
 class Log:
     "Figures of a run: a row of a table now and then, exams, sheets"
     def __init__(self,
@@ -226,12 +231,13 @@ class Log:
         with atomic_path(self.path) as temporary:
             temporary.write_text('\n'.join([','.join(self.columns), *rows, '']))
 
+# %% ../../nbs/generate/12_train.ipynb #fe37e9dc
 def columns(config: Config) -> list[str]:
     "Names of the table's columns"
     exams = dict.fromkeys(f'held_out_{K}' for K in (1, config.questions.sources))
     return ['step', 'seconds', 'loss', *TERMS, 'rate', 'gradient', 'spring', *exams]
 
-# %% ../../nbs/generate/12_train.ipynb #f248a60b
+# %% ../../nbs/generate/12_train.ipynb #ba42e935
 @patch
 def __call__(self: Log, state: State, figures: dict) -> dict|None:
     "After a step; figures for the bar, if there are new ones"
@@ -244,10 +250,12 @@ def __call__(self: Log, state: State, figures: dict) -> dict|None:
     row |= {k: sum(f[k] for f in self.since)/len(self.since) for k in figures}
     row |= dict(step=step, seconds=time.perf_counter() - self.began)
     self.since = []
-    with open(self.path, 'a') as f: f.write(','.join(f'{row[k]:.6g}' if k in row else '' for k in self.columns) + '\n')
+    fields = [f'{row[k]:.6g}' if k in row else '' for k in self.columns]
+    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
     if self.board: self.board.log(row, step=step)
     return {k: f'{x:.1f} dB' for k, x in row.items() if k.startswith('held_out')}
 
+# %% ../../nbs/generate/12_train.ipynb #14342661
 @patch
 def grades(self: Log, generator: Generator) -> dict:
     "Mean PSNR of the exam"
@@ -285,7 +293,7 @@ def learn(
     state.step += 1
     return dict(loss=loss.item(), **{k: float(x) for k, x in terms.items()}, **moved)
 
-# %% ../../nbs/generate/12_train.ipynb #427b549a
+# %% ../../nbs/generate/12_train.ipynb #e93f9fc5
 def train(
     config: str|Path|Mapping|Config,  # a .yaml file, the name of a page, or what would stand in one
     out: str|Path,                    # folder of all that comes of it
@@ -298,7 +306,8 @@ def train(
     "Train a generator; raises `Stopped` on Ctrl-C, and when the minutes are over"
     c, out, team = read_config(config, **changes), Path(out), processes()
     first, path, began = team.is_main_process, out/'checkpoint.pt', time.monotonic()
-    with on_disk(out), stoppable() as asked, on_board(first and c.watch.board or None, c.name, asdict(c)) as board:
+    log = first and c.watch.board or None
+    with on_disk(out), stoppable() as asked, on_board(log, c.name, asdict(c)) as board:
         state = begin(c, path, resume, head, team.device)
         lesson = team.prepare(Lesson(state.generator, c))
         if first: watch = _open(out, c, state, head, board)
@@ -311,12 +320,13 @@ def train(
             over = minutes is not None and time.monotonic() - began > 60*minutes
             stop = anybody(team, bool(asked) or over)
             if first and (stop or state.step % c.watch.checkpoint == 0): _put_down(out, state, c)
-            if stop and state.step < c.iterations: raise Stopped(f'after {state.step} of {c.iterations} steps')
+            if stop and state.step < c.iterations:
+                raise Stopped(f'after {state.step} of {c.iterations} steps')
         if first: _put_down(out, state, c)
         team.wait_for_everyone()
     return state.generator
 
-# %% ../../nbs/generate/12_train.ipynb #bcd1812d
+# %% ../../nbs/generate/12_train.ipynb #e3915864
 def _open(out, config, state, head, board):
     "The folder, swept, and the table in it"
     out.mkdir(parents=True, exist_ok=True)
@@ -330,6 +340,7 @@ def _put_down(out, state, config):
     save_state(out/'checkpoint.pt', state, config)
     state.generator.save(out/'generator.safetensors', training=asdict(config), steps=state.step)
 
+# %% ../../nbs/generate/12_train.ipynb #b220f8ae
 def _bar(i, n, steps):
     "A progress bar over steps i..n-1 that knows of those before"
     bar = progress(steps, 'train', total=n)
