@@ -22,7 +22,7 @@ from ..head.mesh import vertex_normals
 from ..head.model import HeadModel, open_head
 from ..head.uv import UVLayout
 
-# %% ../../nbs/clip/03b_easel.ipynb #d14fff40
+# %% ../../nbs/clip/03b_easel.ipynb #c46c8858
 @lru_cache
 def box(n: int = 64) -> np.ndarray:  # (n,n,n) mean 0, deviation 1
     "Periodic noise with bumps four voxels wide"
@@ -32,6 +32,7 @@ def box(n: int = 64) -> np.ndarray:  # (n,n,n) mean 0, deviation 1
     x = torch.fft.ifftn(torch.fft.fftn(white)*torch.exp(-((k - 1/8)/.035)**2)).real
     return (x/x.std()).contiguous().numpy()
 
+# %% ../../nbs/clip/03b_easel.ipynb #368d1edf
 @njit(cache=True, fastmath=True)
 def _look(box, p, A, b, out):
     "Fill `out` with the box's values at A p + b, around its corners and between its voxels"
@@ -119,7 +120,7 @@ def ironed(vertices: Tensor) -> Tensor:  # (V,3) -> (V,3)
     ears, mean = ironing()
     return vertices.index_copy(0, ears, mean @ vertices)
 
-# %% ../../nbs/clip/03b_easel.ipynb #9f8bd6ab
+# %% ../../nbs/clip/03b_easel.ipynb #4bdbc654
 @dataclass(frozen=True)
 class Cut:
     "A way to wear hair; lengths in metres"
@@ -132,15 +133,18 @@ class Cut:
     bun: float = 0.            # height of a knot on the crown
     cloth: bool = False        # a cap or a scarf
 
+# %% ../../nbs/clip/03b_easel.ipynb #3dcfeb0a
 CUTS = dict(
     bald=Cut(0, 0, 0, thin=1.), buzz=Cut(.001, .001, .001, thin=.4), crop=Cut(.005, .003, .004, thin=.1),
     short=Cut(.014, .006, .009), quiff=Cut(.026, .005, .008), sidepart=Cut(.018, .009, .012, part=.04),
     bowl=Cut(.016, .012, .014, fringe=.068), curly=Cut(.026, .018, .022, curl=.7),
     afro=Cut(.05, .042, .045, curl=1.), bob=Cut(.018, .019, .022, low=-.062, part=.025),
-    bobfringe=Cut(.018, .020, .022, low=-.055, fringe=.063), long=Cut(.015, .020, .018, low=-.15, part=.001),
-    longside=Cut(.020, .022, .020, low=-.13, part=-.035), longcurly=Cut(.03, .036, .034, low=-.12, curl=.8),
+    bobfringe=Cut(.018, .020, .022, low=-.055, fringe=.063),
+    long=Cut(.015, .020, .018, low=-.15, part=.001), longside=Cut(.020, .022, .020, low=-.13, part=-.035),
+    longcurly=Cut(.03, .036, .034, low=-.12, curl=.8),
     tied=Cut(.006, .003, .006), bun=Cut(.006, .003, .006, bun=.030),
-    cap=Cut(.012, .017, .014, fringe=.080, cloth=True), scarf=Cut(.012, .019, .016, low=-.14, fringe=.084, cloth=True))
+    cap=Cut(.012, .017, .014, fringe=.080, cloth=True),
+    scarf=Cut(.012, .019, .016, low=-.14, fringe=.084, cloth=True))
 
 # %% ../../nbs/clip/03b_easel.ipynb #ee61746d
 MIDDLE = torch.tensor([0., .05, -.012])  # of the skull
@@ -164,7 +168,7 @@ def hairline(
         plane = plane.maximum(torch.minimum(torch.minimum(edge - z, y - cut.low), .10 - y))
     return plane
 
-# %% ../../nbs/clip/03b_easel.ipynb #3b2d10f2
+# %% ../../nbs/clip/03b_easel.ipynb #cc1753f9
 def hull(
     vertices: Tensor,  # (V,3) at rest
     cut: Cut,
@@ -174,14 +178,16 @@ def hull(
     c = torch.cat([0*y, y.clamp(max=MIDDLE[1].item()), 0*y + MIDDLE[2]], -1)
     d = normalize(vertices - c, dim=-1)
     ahead = d[:, 2] > 0
-    axes = torch.stack([torch.full_like(d[:, 0], .076 + cut.side), torch.full_like(d[:, 0], .102 + cut.top),
+    one = torch.ones_like(d[:, 0])
+    axes = torch.stack([one*(.076 + cut.side), one*(.102 + cut.top),
                         torch.where(ahead, .100 + .4*cut.top, .101 + cut.back)], -1)
     r, egg = (vertices - c).norm(dim=-1), 1/(d/axes).norm(dim=-1)
     up = d[:, 1].clamp(min=0)
     thick = cut.side + (cut.top - cut.side)*up + (cut.back - cut.side)*(-d[:, 2]).clamp(min=0)
     egg = egg*(1 - .12*smoothstep(y[:, 0], -.01, -.10)*(cut.curl < .5))
     knot = cut.bun*bell((d - normalize(torch.tensor([0., .9, -.55]), dim=0)).norm(dim=-1)/.36)
-    return c + d*(torch.maximum(r + .35*thick, egg.minimum(r + (3*thick + .03 if cut.low is not None else 1.6*thick + .003))) + knot)[:, None]
+    most = 3*thick + .03 if cut.low is not None else 1.6*thick + .003
+    return c + d*(torch.maximum(r + .35*thick, egg.minimum(r + most)) + knot)[:, None]
 
 # %% ../../nbs/clip/03b_easel.ipynb #021747f6
 @lru_cache

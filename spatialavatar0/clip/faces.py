@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SKINS', 'HAIRS', 'IRISES', 'WOMENS', 'MENS', 'BEARDS', 'COLLARS', 'Looks', 'Dice', 'along', 'colours', 'looks',
-           'skin', 'furrow', 'furrows', 'lips', 'brows', 'eyes', 'bearded', 'beard', 'strands', 'hair', 'clothes',
-           'mouth', 'paint', 'somebody']
+           'skin', 'furrow', 'furrows', 'lips', 'brows', 'eyes', 'bearded', 'beard', 'strands', 'folds', 'hair',
+           'clothes', 'mouth', 'paint', 'somebody']
 
 # %% ../../nbs/clip/03c_faces.ipynb #00a0ab91
 import math
@@ -22,14 +22,15 @@ from ..head.kin import age_of, features, kin
 from ..head.mesh import vertex_normals
 from ..head.model import open_head
 
-# %% ../../nbs/clip/03c_faces.ipynb #2c85b715
+# %% ../../nbs/clip/03c_faces.ipynb #e0e63c02
 SKINS = torch.tensor([[.96, .83, .76], [.92, .74, .63], [.85, .65, .52], [.72, .52, .39],
                       [.56, .38, .28], [.41, .27, .20], [.30, .20, .155]])  # sRGB, by melanin
 HAIRS = torch.tensor([[.075, .060, .055], [.17, .11, .08], [.30, .20, .13], [.45, .31, .18], [.68, .54, .34],
-                      [.50, .24, .11]])                                     # black to blond, and red
+                      [.50, .24, .11]])  # black to blond, and red
 IRISES = torch.tensor([[.22, .12, .07], [.30, .19, .10], [.42, .31, .15], [.38, .43, .30], [.36, .49, .62],
                        [.45, .52, .56]])
 
+# %% ../../nbs/clip/03c_faces.ipynb #f2cb2871
 @dataclass(frozen=True)
 class Looks:
     "What somebody looks like"
@@ -76,11 +77,13 @@ def colours(dice: Dice, african: float, asian: float, years: float) -> tuple:
     iris = along(IRISES, dice()) if fair > .4 and dice.chance(.75) else along(IRISES[:2], dice())
     return skin.clamp(.08, .97), hair, iris
 
-# %% ../../nbs/clip/03c_faces.ipynb #f36896fd
-WOMENS = dict(long=3., longside=2.5, longcurly=1.5, bob=2., bobfringe=1.5, tied=2., bun=1.2, short=.7, curly=.8, bowl=.4, afro=.5,
-              scarf=.7, cap=.3, crop=.2)
-MENS = dict(short=4., crop=3., quiff=2., sidepart=2.5, buzz=2., bald=1., bowl=.7, curly=1., afro=.4, longside=.4, cap=.6, tied=.3)
+# %% ../../nbs/clip/03c_faces.ipynb #b705de2c
+WOMENS = dict(long=3., longside=2.5, longcurly=1.5, bob=2., bobfringe=1.5, tied=2., bun=1.2, short=.7,
+              curly=.8, bowl=.4, afro=.5, scarf=.7, cap=.3, crop=.2)  # cuts, by weight
+MENS = dict(short=4., crop=3., quiff=2., sidepart=2.5, buzz=2., bald=1., bowl=.7, curly=1., afro=.4,
+            longside=.4, cap=.6, tied=.3)
 
+# %% ../../nbs/clip/03c_faces.ipynb #544c1827
 def looks(seed: int) -> Looks:
     "Those of the person with this number"
     d, head = Dice(seed), open_head()
@@ -91,7 +94,8 @@ def looks(seed: int) -> Looks:
     at = features(float(woman), age_of(years), african, asian, d(.25, .85), d(.2, .8)) @ k.directions
     skin, hair, iris = colours(d, african, asian, years)
     young, cuts = years < 16, dict(WOMENS if woman else MENS)
-    if african > .55: cuts |= {k: v*3 for k, v in cuts.items() if k in ('afro', 'buzz', 'curly')} | dict(quiff=.1, sidepart=.2)
+    if african > .55:
+        cuts |= {k: 3*cuts.get(k, 0) for k in ('afro', 'buzz', 'curly')} | dict(quiff=.1, sidepart=.2)
     if young or woman: cuts.pop('bald', 0)
     old = float(smoothstep(torch.tensor(years), 25., 75.))
     receding = 0. if woman else max(0., min(1., old*1.1*d() + .3*(d() - .5)))
@@ -101,8 +105,10 @@ def looks(seed: int) -> Looks:
         woman, years, at + .62*k.rest*d.bell(head.n_shape), skin, hair, iris,
         torch.tensor([d(), d(), d()])*d(.3, .9) + .05, torch.tensor([d(.1, .9), d(.1, .9), d(.1, .9)]),
         d.pick(**cuts), receding, beard, 0. if woman or years < 18 else d()*(d() < .6),
-        d()*(skin[0] > .8)*d.chance(.35), int(4*d()**3), d(.3, 1.)*(made_up and d.chance(.45)), d(.2, .9)*(made_up and d.chance(.4)),
-        d(.2, .8)*(made_up and d.chance(.5)), (d(.75, 1.1) if woman else d(.95, 1.5), d(.5, 1.6), .0022*d.bell().item()),
+        d()*(skin[0] > .8)*d.chance(.35), int(4*d()**3),
+        d(.3, 1.)*(made_up and d.chance(.45)), d(.2, .9)*(made_up and d.chance(.4)),
+        d(.2, .8)*(made_up and d.chance(.5)),
+        (d(.75, 1.1) if woman else d(.95, 1.5), d(.5, 1.6), .0022*d.bell().item()),
         d.pick(crew=3., v=2., shirt=2., turtle=1., wide=1., striped=1.5),
         torch.tensor([d(.5, .85), d(.08, .4), d(.12, .4)]))
 
@@ -129,13 +135,14 @@ def skin(c: Easel, who: Looks):
     c.height = c.height + 3e-5*c.waves(.0018, 17)*front
     c.gloss = (.022 + .022*front*bell(side/.035, (y - .03)/.05))*(1 - .5*age)
 
-# %% ../../nbs/clip/03c_faces.ipynb #6870d015
+# %% ../../nbs/clip/03c_faces.ipynb #02264665
 def furrow(c: Easel, off: Tensor, width: float, depth: Tensor):
     "Lower the skin where `off` (N,), the distance to a curve, is small"
     much = depth*bell(off/width)
     c.height = c.height - .55*much
     c.tint([.80, .72, .70], (480*much).clamp(max=.7))
 
+# %% ../../nbs/clip/03c_faces.ipynb #3b243410
 def furrows(c: Easel, who: Looks):
     "What years leave"
     x, y, z = c.p.unbind(-1)
@@ -152,7 +159,8 @@ def furrows(c: Easel, who: Looks):
         furrow(c, line, .0011, .00055*old*patch*smoothstep(side, .046, .030)*front)
     dx, dy = side - .044, y - .035
     ray = torch.sin(9*torch.atan2(dy, dx) + .5*wobble).clamp(min=0)**3
-    furrow(c, 1 - ray, .6, .0005*old*smoothstep(dx, .002, .007)*smoothstep(dx, .02, .012)*smoothstep(dy.abs(), .016, .010))
+    beside = smoothstep(dx, .002, .007)*smoothstep(dx, .02, .012)*smoothstep(dy.abs(), .016, .010)
+    furrow(c, 1 - ray, .6, .0005*old*beside)
     bag = y - (.0205 + 6*(side - .031)**2)
     furrow(c, bag, .0018, (.00008 + .0007*old)*smoothstep((side - .031).abs(), .016, .008)*front)
     brow = (side - .006 - .0015*wobble)
@@ -160,7 +168,7 @@ def furrows(c: Easel, who: Looks):
     neck = torch.sin((y + .05*z)/.014*math.pi + wobble).clamp(min=0)**6
     furrow(c, 1 - neck, .5, .0006*old*smoothstep(y, -.085, -.095)*smoothstep(z, -.01, .02))
 
-# %% ../../nbs/clip/03c_faces.ipynb #2cfc6fd1
+# %% ../../nbs/clip/03c_faces.ipynb #57414c23
 def lips(c: Easel, who: Looks):
     "With their grain, and lipstick"
     y, on = c.p[:, 1], c.on('lips', .25, .6)
@@ -172,24 +180,28 @@ def lips(c: Easel, who: Looks):
     c.gloss = c.gloss.lerp(torch.tensor(.06 + .12*who.lipstick), on)
     c.tint([.80, .74, .74], .35*on*bell((y + .0375)/.0022))   # where they meet
 
+# %% ../../nbs/clip/03c_faces.ipynb #3a6ca00c
 def brows(c: Easel, who: Looks):
     "Two arcs of short hairs"
     thick, arch, lift = who.brow
     x, y, z = c.p.unbind(-1)
     s = ((x.abs() - .012)/.047).clamp(-.1, 1.1)
-    off = (y - .049 - lift - .0065*arch*torch.sin(math.pi*(.18 + .67*s))).abs()/(.0050*thick*(1 - .72*s.clamp(0, 1)**1.5))
+    off = (y - .049 - lift - .0065*arch*torch.sin(math.pi*(.18 + .67*s))).abs()
+    off = off/(.0050*thick*(1 - .72*s.clamp(0, 1)**1.5))
     hairs = c.waves(.0014, 8, torch.stack([x.abs() - .6*y, .25*(y + .3*x.abs()), 0*x], -1))
     on = smoothstep(off + .16*hairs, 1.15, .55)*smoothstep(s, -.03, .08)*smoothstep(s, 1.02, .9)*(z > .045)
     on = on*(.70 + .25*smoothstep(hairs, -1, 1))
     c.lay((.75*who.hair).minimum(.62*who.skin + .1), on)
     c.height = c.height + 2e-4*on
 
+# %% ../../nbs/clip/03c_faces.ipynb #cfab9d19
 def eyes(c: Easel, who: Looks):
     "Balls, rims of the lids, paint about them"
     x, y, z = c.p.unbind(-1)
     lid = bell((x.abs() - .032)/.015, (y - .0435)/.006)*smoothstep(z, .05, .07)
     c.lay(who.lips*torch.tensor([.6, .9, 1.1]), .45*who.shadow*lid)
-    c.tint([1.02, .80, .80], .6*who.blush*bell((x.abs() - .043)/.017, (y + .003)/.014)*smoothstep(z, .03, .06))
+    cheek = bell((x.abs() - .043)/.017, (y + .003)/.014)*smoothstep(z, .03, .06)
+    c.tint([1.02, .80, .80], .6*who.blush*cheek)
     for side in ('left', 'right'):
         eye(c, who, side)
         rim = c.on(f'{side}_socket', .02, .3)*(1 - c.on(f'{side}_eye'))
@@ -197,19 +209,23 @@ def eyes(c: Easel, who: Looks):
         c.gloss = c.gloss.lerp(torch.tensor(.5), c.on(f'{side}_eye', .5, .9))
         c.height = c.height*(1 - c.on(f'{side}_eye'))
 
-# %% ../../nbs/clip/03c_faces.ipynb #21e1649b
+# %% ../../nbs/clip/03c_faces.ipynb #ff7951ba
 def bearded(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (...) each
     "Cheeks and jaw, chin, upper lip"
     x, y, z = p.unbind(-1)
     side = x.abs()
     under = smoothstep(y + .35*z, -.075, -.062)*smoothstep(z - .35*y.abs(), -.012, .03)
     cheek = smoothstep(y + .55*(side - .04).clamp(max=0), -.016, -.030)
-    whisker = smoothstep(side, .056, .062)*smoothstep(y, .058, .02)*smoothstep(z, .010, .020)*smoothstep(z, .052, .040)
+    whisker = smoothstep(side, .056, .062)*smoothstep(y, .058, .02)
+    whisker = whisker*smoothstep(z, .010, .020)*smoothstep(z, .052, .040)
     chin = smoothstep(side, .036, .026)*smoothstep(y, -.044, -.050)*under
-    lip = smoothstep(side, .030, .024)*smoothstep(y, -.0205, -.0235)*smoothstep(y, -.038, -.034)*smoothstep(z, .05, .07)
-    corner = bell((side - .027)/.005)*smoothstep(y, -.028, -.034)*smoothstep(y, -.058, -.05)*smoothstep(z, .05, .07)
-    return (cheek*smoothstep(side, .020, .030) + whisker).clamp(max=1)*under, (chin + .8*corner).clamp(max=1), lip
+    ahead = smoothstep(z, .05, .07)
+    lip = smoothstep(side, .030, .024)*smoothstep(y, -.0205, -.0235)*smoothstep(y, -.038, -.034)*ahead
+    corner = bell((side - .027)/.005)*smoothstep(y, -.028, -.034)*smoothstep(y, -.058, -.05)*ahead
+    cheeks = (cheek*smoothstep(side, .020, .030) + whisker).clamp(max=1)*under
+    return cheeks, (chin + .8*corner).clamp(max=1), lip
 
+# %% ../../nbs/clip/03c_faces.ipynb #5f883a57
 BEARDS = dict(none=(0, 0, 0), moustache=(0, 0, 1), goatee=(0, 1, 1), full=(1, 1, 1), long=(1, 1, 1))
 
 def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
@@ -217,7 +233,8 @@ def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     no_lips = 1 - c.on('lips', .1, .4)
     where = bearded(c.p)
     stubs = c.waves(.0016, 6)
-    c.tint([.50, .52, .56], .7*who.stubble*sum(where).clamp(max=1)*no_lips*(.55 + .45*smoothstep(stubs, -.3, .7)))
+    stubs = .55 + .45*smoothstep(stubs, -.3, .7)
+    c.tint([.50, .52, .56], .7*who.stubble*sum(where).clamp(max=1)*no_lips*stubs)
     worn = sum(w*b for w, b in zip(where, BEARDS[who.beard])).clamp(max=1)*no_lips
     locks = c.waves(.0022, 22, c.p*torch.tensor([1, .35, 1])) + .6*c.waves(.008, 23)
     on = smoothstep(worn + .10*locks, .30, .62)*smoothstep(worn, .0, .2)
@@ -234,42 +251,54 @@ def beard(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
         off = off + bearded(v)[1][:, None]*inside[:, None]*torch.tensor([0., -.012, .003])
     return off
 
-# %% ../../nbs/clip/03c_faces.ipynb #f0829a97
+# %% ../../nbs/clip/03c_faces.ipynb #1d1c8fa5
 def strands(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
     "The grain of hair at points of its hull"
     crown = normalize(torch.tensor([1.6*cut.part/.1, .8, -.45 if not cut.part else -.1]), dim=0)
     low = (MIDDLE[1] - q[:, 1]).clamp(min=0)                      # below the middle strands hang
     d = normalize(q - MIDDLE + low[:, None]*torch.tensor([0., 1, 0]), dim=-1)
     a = normalize(torch.linalg.cross(crown, torch.tensor([0., 0, 1])), dim=0)
-    psi, phi = (d @ crown).clamp(-1, 1).acos() + low/.09, torch.atan2(d @ torch.linalg.cross(crown, a), d @ a)
+    psi = (d @ crown).clamp(-1, 1).acos() + low/.09
+    phi = torch.atan2(d @ torch.linalg.cross(crown, a), d @ a)
     s = torch.stack([phi.cos(), phi.sin(), .10*psi], -1)
     straight = .7*c.waves(.030, 11, s) + .5*c.waves(.012, 12, s) + .45*c.waves(.09, 13, s)
     return straight.lerp(.55*c.waves(.009, 14, q) + .35*c.waves(.003, 24, q), cut.curl)
+
+# %% ../../nbs/clip/03c_faces.ipynb #a8de5082
+def folds(c: Easel, q: Tensor, cut: Cut) -> Tensor:  # (N,)
+    "Of a scarf, along its height; of a cap, ribs around it"
+    if cut.low is None: return torch.sin(60*torch.atan2(q[:, 0], q[:, 2] + .01))
+    return torch.sin(c.p[:, 1]/.0035 + 6*c.waves(.05, 25))
 
 def hair(c: Easel, who: Looks, vertices: Tensor) -> Tensor:  # (V,3) at rest -> (V,3) metres
     "Colour on the canvas, and the shell"
     cut = CUTS[who.cut]
     off, on = shell(vertices, cut, who.receding)
-    q, k, may = c.layout.points(torch.cat([vertices + off, on[:, None], may_grow()[:, None]], -1)).split([3, 1, 1], -1)
+    carried = torch.cat([vertices + off, on[:, None], may_grow()[:, None]], -1)
+    q, k, may = c.layout.points(carried).split([3, 1, 1], -1)
+    k, may = k[:, 0], may[:, 0]
     locks = strands(c, q, cut)
     jag = 0. if cut.cloth else .0018 if cut.fringe is not None else .0010
     h = hairline(c.p, cut, who.receding) + jag*locks
-    grown = smoothstep(h, -.003, .005 if jag < .0015 else .002)*smoothstep(may[:, 0], .55, .8)
-    if cut.low is not None: grown = smoothstep(k[:, 0], .004, .03)    # the whole step from skin to hull
-    elif cut.fringe is not None: grown = grown.maximum(smoothstep(k[:, 0], .01, .06))
+    grown = smoothstep(h, -.003, .005 if jag < .0015 else .002)*smoothstep(may, .55, .8)
+    if cut.low is not None: grown = smoothstep(k, .015, .09)    # the whole step from skin to hull
+    elif cut.fringe is not None: grown = grown.maximum(smoothstep(k, .01, .06))
     if cut.cloth:
-        folds = torch.sin(c.p[:, 1]/.0035 + 6*c.waves(.05, 25)) if cut.low is not None else torch.sin(60*torch.atan2(q[:, 0], q[:, 2] + .01))
-        colour, locks = who.trim*(1 + .10*folds[:, None]), .5*folds
+        locks = .5*folds(c, q, cut)
+        colour = who.trim*(1 + .20*locks[:, None])
     else: colour = who.hair*(1 + (.27 - .12*who.hair.mean())*locks[:, None]).clamp(.4, 1.8)
-    c.lay(colour, grown*(1 - cut.thin*(.75 + .25*smoothstep(c.waves(.0018, 26), -.5, .5))*(cut.thin < 1) - 1.*(cut.thin >= 1)))
+    through = cut.thin*(.75 + .25*smoothstep(c.waves(.0018, 26), -.5, .5)) if cut.thin < 1 else 1.
+    c.lay(colour, grown*(1 - through))
     solid = grown*(cut.thin < .3)
-    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(k[:, 0], .8, .1))  # the edge lies in its own shadow
+    if cut.low is not None: c.tint([.55, .52, .5], grown*smoothstep(k, .8, .1))  # its own shadow
     c.height = c.height*(1 - solid) + 4.5e-4*solid*locks
-    c.gloss = c.gloss*(1 - grown) + grown*(0. if cut.cloth else .035 + .03*(1 - cut.curl))*(.5 + .5*smoothstep(locks, -1, 1))
+    shine = 0. if cut.cloth else .035 + .03*(1 - cut.curl)
+    c.gloss = c.gloss.lerp(shine*(.5 + .5*smoothstep(locks, -1, 1)), grown)
     return off
 
-# %% ../../nbs/clip/03c_faces.ipynb #ed0040d1
-COLLARS = dict(crew=(0., 0.), v=(-.006, .55), shirt=(.006, .35), turtle=(.030, 0.), wide=(-.016, 0.), striped=(0., 0.))
+# %% ../../nbs/clip/03c_faces.ipynb #cdcd6288
+COLLARS = dict(crew=(0., 0.), v=(-.006, .55), shirt=(.006, .35), turtle=(.030, 0.), wide=(-.016, 0.),
+               striped=(0., 0.))  # how much higher, how deep in front
 
 def clothes(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     "A collar, in cloth"
@@ -280,16 +309,19 @@ def clothes(c: Easel, who: Looks) -> Tensor:  # (V,3) metres
     low, weave = inside(c.p), c.waves(.0016, 15, c.p*torch.tensor([1, .2, 1]))
     on = smoothstep(low, -.001, .002)*c.on('neck', .2, .5)
     cloth = who.cloth.expand_as(c.p)
-    if who.collar == 'striped': cloth = cloth.lerp(who.trim, smoothstep(torch.sin(c.p[:, 1]/.0035), -.2, .2)[:, None])
+    if who.collar == 'striped':
+        cloth = cloth.lerp(who.trim, smoothstep(torch.sin(c.p[:, 1]/.0035), -.2, .2)[:, None])
     if who.collar == 'shirt': cloth = cloth.lerp(.75 + .2*who.trim, smoothstep(low, .022, .020)[:, None])
     c.lay(cloth*(1 + .06*weave[:, None]), on)
     c.tint([.8, .8, .8], on*smoothstep(low, .010, .006))
     c.height = c.height*(1 - on) + 1e-4*on*weave
     c.gloss = c.gloss*(1 - on)
     v = c.head.v_template
-    return (.0028*smoothstep(inside(v), -.002, .006)*(1 - c.head.weights[:, 2]))[:, None]*vertex_normals(v, c.head.faces) * \
-        (torch.arange(len(v)) < len(c.head.parts['skin']))[:, None]
+    thick = .0028*smoothstep(inside(v), -.002, .006)*(1 - c.head.weights[:, 2])
+    thick[len(c.head.parts['skin']):] = 0
+    return thick[:, None]*vertex_normals(v, c.head.faces)
 
+# %% ../../nbs/clip/03c_faces.ipynb #1473a680
 def mouth(c: Easel, who: Looks):
     "What a head is filled with; teeth yellow with the years"
     for part, colour in INSIDE.items():
@@ -298,7 +330,7 @@ def mouth(c: Easel, who: Looks):
         c.height = c.height*(1 - c.on(part))
         c.gloss = c.gloss.lerp(torch.tensor(.10), c.on(part))
 
-# %% ../../nbs/clip/03c_faces.ipynb #1481f069
+# %% ../../nbs/clip/03c_faces.ipynb #d9c0020e
 def paint(who: Looks, seed: int, size: int = 512) -> Sitter:
     "A sitter who looks like that"
     head, c = open_head(), Easel(size, seed)
@@ -313,6 +345,7 @@ def paint(who: Looks, seed: int, size: int = 512) -> Sitter:
     v = head.vertices(head.act(jawOpen=.4).replace(shape=who.shape), offset)
     return Sitter(head, who.shape, canvas_texture(c), offset, sight(v, head.faces))
 
+# %% ../../nbs/clip/03c_faces.ipynb #271d0f00
 def somebody(
     seed: int,
     size: int = 512,  # T, pixels of the texture

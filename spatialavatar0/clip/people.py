@@ -38,7 +38,7 @@ def between(draw: torch.Generator, lo: float, hi: float) -> float:
     "Any number of a range, each as likely"
     return lo + (hi - lo)*torch.rand((), generator=draw).item()
 
-# %% ../../nbs/clip/04_people.ipynb #c92c953e
+# %% ../../nbs/clip/04_people.ipynb #52a85cc7
 def performance(
     head: HeadModel,
     shape: Tensor,          # (S,)
@@ -54,7 +54,8 @@ def performance(
     acts = {k: (vivid*x).clamp(0, .8) for k, x in mimic(head, t, draw).items()}
     shut = blinks(t, draw)
     codes = head.act(jawOpen=talk, eyeBlinkLeft=shut, eyeBlinkRight=shut, **glances(t, draw), **acts)
-    yaw, pitch, roll = (s*drift(t, p, draw).tanh() for s, p in ((turn, 5.3), (.35*turn, 2.9), (.25*turn, 3.7)))
+    sizes = (turn, 5.3), (.35*turn, 2.9), (.25*turn, 3.7)
+    yaw, pitch, roll = (s*drift(t, p, draw).tanh() for s, p in sizes)
     angles = torch.stack([pitch, yaw + rest, roll], -1)
     sway = .006*torch.stack([drift(t, p, draw).clamp(-1.5, 1.5) for p in (4.1, 3.3, 5.)], -1)
     codes = codes.replace(shape=shape, neck=.7*angles, translation=sway,
@@ -78,12 +79,13 @@ def aim(
     distance = tall/(2*math.tan(math.radians(fov)/2))
     return Camera.look_at(target + distance*way, target, up, fov, size, size)
 
-# %% ../../nbs/clip/04_people.ipynb #930ca8f5
+# %% ../../nbs/clip/04_people.ipynb #13c08d35
 def one_camera(draw: torch.Generator, size: int) -> dict:
     "Name -> camera, of a `mono` capture"
     place = between(draw, -22, 22), between(draw, -12, 18)
     shift = between(draw, -.02, .02), between(draw, -.02, .015)
-    return {'0': aim(*place, between(draw, .32, .42), between(draw, 10, 36), size, shift, between(draw, -5, 5))}
+    tall, fov = between(draw, .32, .42), between(draw, 10, 36)
+    return {'0': aim(*place, tall, fov, size, shift, between(draw, -5, 5))}
 
 def ring(draw: torch.Generator, size: int, n: int) -> dict:
     "Name -> camera, of a `multi` capture: three rows, the middle of the picture always the head"
@@ -95,11 +97,12 @@ def ring(draw: torch.Generator, size: int, n: int) -> dict:
         cameras[f'{k:02d}'] = aim(yaw, pitch, tall*between(draw, .97, 1.03), fov, size)
     return cameras
 
-# %% ../../nbs/clip/04_people.ipynb #3482d85a
+# %% ../../nbs/clip/04_people.ipynb #bcfbd354
 def lamps(draw: torch.Generator) -> tuple:  # of ((3,) where from, (3,) its colour)
     "A sky of six lamps, and up to three more"
     sky, total = between(draw, .25, .8), between(draw, .85, 1.25)
-    out = [((s*(k == 0), s*(k == 1), s*(k == 2)), (2/3*sky*(1 + .35*s*(k == 1)),)*3) for k in range(3) for s in (1., -1.)]
+    axes = [(k, s) for k in range(3) for s in (1., -1.)]
+    out = [((s*(k == 0), s*(k == 1), s*(k == 2)), (2/3*sky*(1 + .35*s*(k == 1)),)*3) for k, s in axes]
     share = torch.rand(3, generator=draw)**2 + torch.tensor([.35, .05, 0])
     for power in (1.5*(total - sky)*share/share.sum()).clamp(min=0).tolist():
         a, up, warm = math.radians(between(draw, -85, 85)), between(draw, -.15, .9), between(draw, -1, 1)
@@ -119,12 +122,13 @@ def wall(draw: torch.Generator, size: int) -> Tensor:  # (size,size,3)
     mix = (0*across, across, clouds)[int(kind)].clamp(0, 1)[:, None]
     return tones[0].lerp(tones[1], mix).unflatten(0, (size, size))
 
-# %% ../../nbs/clip/04_people.ipynb #2bfccea8
+# %% ../../nbs/clip/04_people.ipynb #8f6e3207
 KINDS = {'mono': (32, 1, 8.), 'multi': (8, 16, 8.)}  # frames, cameras, seconds
 
 class Capture(Sequence):
     "A made-up person before one camera or many; a sequence of `Frame`s, by time, then by camera"
-    def __init__(self, seed: int, kind: str, size: int, n_frames: int, n_cameras: int, texture: int, keep: int):
+    def __init__(self, seed: int, kind: str, size: int, n_frames: int, n_cameras: int, texture: int,
+                 keep: int):
         self.head, self.seed, self.kind, self.size, self.texture = open_head(), seed, kind, size, texture
         self.head_id, self.keep, self._kept = self.head.id, keep, OrderedDict()
         draw = dice(seed, 'cameras ' + kind)
@@ -144,7 +148,8 @@ class Capture(Sequence):
         return self._kept[key]
 
     def __len__(self): return len(self.which)
-    def __repr__(self): return f'Capture({self.seed}, {self.kind!r}: {len(self)} frames of {self.size} pixels)'
+    def __repr__(self):
+        return f'Capture({self.seed}, {self.kind!r}: {len(self)} frames of {self.size} pixels)'
 
 # %% ../../nbs/clip/04_people.ipynb #78e544c1
 @patch(as_prop=True)

@@ -59,13 +59,14 @@ def _depths(x, y, z, faces, depth):
                 if u < 0 or v < 0 or u + v > 1: continue
                 depth[i, j] = max(depth[i, j], u*z[a] + v*z[b] + (1 - u - v)*z[c])
 
-# %% ../../nbs/clip/03a_shutter.ipynb #8dcf5abc
+# %% ../../nbs/clip/03a_shutter.ipynb #a2c1e8ea
 def ball(n: int) -> Tensor:  # (n,3)
     "Directions spread evenly, along a spiral"
     k = torch.arange(n) + .5
     z, phi = 1 - 2*k/n, math.pi*(1 + math.sqrt(5))*k
     return torch.stack([(1 - z*z).sqrt()*phi.cos(), (1 - z*z).sqrt()*phi.sin(), z], -1)
 
+# %% ../../nbs/clip/03a_shutter.ipynb #7ba549b9
 SPREAD = bands(-6/4, 12/4, 30/4)  # of second-order light from one lamp
 
 def sight(
@@ -74,7 +75,7 @@ def sight(
     directions: int = 48,
     size: int = 128,        # of the pictures of depths
     margin: float = .004,   # metres behind the first surface that still count as in front
-) -> Tensor:                # (V,2,10) what arrives of each power of light, and what would arrive without the rest
+) -> Tensor:                # (V,2,10) what arrives of each power of light, and what would if alone
     "What of the sky each vertex sees"
     normals, v, total = vertex_normals(vertices, faces), vertices - vertices.mean(0), 0
     f, reach = faces.numpy(), v.norm(dim=-1).max()
@@ -84,7 +85,8 @@ def sight(
         z, depth = v @ w, np.full((size, size), -np.inf, np.float32)
         _depths(x.numpy(), y.numpy(), z.numpy(), f, depth)
         seen = z > torch.from_numpy(depth)[y.long(), x.long()] - margin
-        total = total + ((normals @ w).clamp(min=0)[:, None]*torch.stack([seen, seen | True], -1))[..., None]*powers(w)
+        both = (normals @ w).clamp(min=0)[:, None]*torch.stack([seen, seen | True], -1)
+        total = total + both[..., None]*powers(w)
     return total*SPREAD/directions
 
 # %% ../../nbs/clip/03a_shutter.ipynb #5bdb612c
@@ -137,7 +139,7 @@ def _cover(x, y, near, faces, tri, best):
                     if s > best[i, j]: tri[i, j], best[i, j] = f, s
                 u += du; v += dv
 
-# %% ../../nbs/clip/03a_shutter.ipynb #89cf1710
+# %% ../../nbs/clip/03a_shutter.ipynb #acd1f1bf
 @njit(cache=True, fastmath=True, inline='always')
 def _look_up(texture, x, y, out):
     "Bilinear, as `sample` with padding='border'"
@@ -147,8 +149,10 @@ def _look_up(texture, x, y, out):
     fx, fy = x - j, y - i
     a, b, c, d = (1 - fx)*(1 - fy), fx*(1 - fy), (1 - fx)*fy, fx*fy
     for k in range(6):
-        out[k] = a*texture[i, j, k] + b*texture[i, j + 1, k] + c*texture[i + 1, j, k] + d*texture[i + 1, j + 1, k]
+        out[k] = a*texture[i, j, k] + b*texture[i, j + 1, k] \
+            + c*texture[i + 1, j, k] + d*texture[i + 1, j + 1, k]
 
+# %% ../../nbs/clip/03a_shutter.ipynb #8ab2b7bb
 @njit(cache=True, fastmath=True, inline='always')
 def _matte(n, g, out):
     "Light on a matte surface, of the ten numbers of the lamps"
@@ -157,6 +161,7 @@ def _matte(n, g, out):
         out[k] = g[0, k] + x*g[1, k] + y*g[2, k] + z*g[3, k] + x*x*g[4, k] + y*y*g[5, k] + z*z*g[6, k] \
             + x*y*g[7, k] + y*z*g[8, k] + z*x*g[9, k]
 
+# %% ../../nbs/clip/03a_shutter.ipynb #d8637dd9
 @njit(cache=True, fastmath=True, inline='always')
 def _shine(n, v, halves, colours, out):
     "Light that a glossy surface sends to the eye: (n.h)^32 for each lamp"
@@ -209,13 +214,14 @@ def _print(linear, gamma):
         for k in range(3):
             if p[3] > 0: p[k] = min(p[k]/p[3], 1.)**(1/gamma)
 
-# %% ../../nbs/clip/03a_shutter.ipynb #a2cdcf53
+# %% ../../nbs/clip/03a_shutter.ipynb #145a3a20
 def shadowed(sitter: Sitter, codes: HeadCodes, lamps: tuple) -> Tensor:  # (V,3)
     "The share of each colour's light that reaches each vertex"
     turn = axis_angle_to_matrix(codes.pose[:3]) @ axis_angle_to_matrix(codes.neck)
     seen, alone = (sitter.sight @ gathered(lamps, turn)).unbind(1)
     return (seen/alone.clamp(min=.08)).clamp(0, 1)
 
+# %% ../../nbs/clip/03a_shutter.ipynb #01c73b74
 def snap(
     sitter: Sitter,
     codes: HeadCodes,    # one, without batch axes; whatever its shape, it is the sitter's
@@ -236,8 +242,9 @@ def snap(
     vertex = torch.cat([vertex_normals(p, head.faces), shadowed(sitter, codes, lamps)], -1)
     spots = normalize(torch.tensor([d for d, _ in lamps[-shine:]], dtype=torch.float32), dim=-1)
     scale = torch.cat([MATTE[:7], MATTE[7:]*math.sqrt(2)])
-    numbers = (p, places, vertex, relief(p, head.faces, places), sitter.texture, gathered(lamps)*scale[:, None],
-               camera.position, spots, torch.tensor([c for _, c in lamps[-shine:]]))
+    numbers = (p, places, vertex, relief(p, head.faces, places), sitter.texture,
+               gathered(lamps)*scale[:, None], camera.position, spots,
+               torch.tensor([c for _, c in lamps[-shine:]]))
     out = np.zeros((camera.height, camera.width, 4), np.float32)
     _develop(x, y, near, f, tri, *(a.contiguous().numpy() for a in numbers), s, out)
     _print(out.reshape(-1, 4), GAMMA)

@@ -59,7 +59,7 @@ def found(
     basis = (head.shapedirs[..., :S].numpy()*w[..., None]).reshape(-1, S)
     return np.linalg.lstsq(basis, ((X - ref)*w).reshape(len(X), -1).T, rcond=None)[0].T
 
-# %% ../../nbs/head/06_kin.ipynb #b5324133
+# %% ../../nbs/head/06_kin.ipynb #bfdb23e8
 class Kin(NamedTuple):
     "Where people of a kind are in the space of shapes"
     directions: Tensor  # (8,S)
@@ -78,7 +78,7 @@ def learn(
     W = np.linalg.lstsq(f.double().numpy(), codes, rcond=None)[0]
     arrays = dict(directions=W.astype(np.float16), rest=(codes - f.numpy() @ W).std(0).astype(np.float16))
     if path is not None:
-        with atomic_path(path) as temporary, open(temporary, 'wb') as file: np.savez_compressed(file, **arrays)
+        with atomic_path(path) as new, open(new, 'wb') as file: np.savez_compressed(file, **arrays)
     return Kin(*(torch.from_numpy(x).float() for x in arrays.values()))
 
 @lru_cache
