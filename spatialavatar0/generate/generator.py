@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'PAPER', 'PRESETS', 'PACE', 'FORMAT', 'VERSION', 'Config', 'Pooled', 'Maps', 'Generator', 'make_encoder',
            'view_from_head', 'read_header']
 
-# %% ../../nbs/generate/08_generator.ipynb #7a45cd50
+# %% ../../nbs/generate/08_generator.ipynb #ab5a3dea
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +23,10 @@ from torch.nn.functional import interpolate
 from ..camera import Camera
 from ..core import UserError, atomic_path
 from .encoder import SIZES, DinoEncoder, SmallEncoder, load_vit, random_vit
-from .heads import ATTRIBUTES, STEP, Heads, ResidualHead, expression_code, harmonics
-from .maps import Attention, Paving, fill_in, mean_pool, places, sample_maps, trusted_pool
+from .heads import ATTRIBUTES, STEP, Heads, ResidualHead
+from .heads import expression_code, harmonics
+from .maps import Attention, Paving, fill_in, mean_pool
+from .maps import places, sample_maps, trusted_pool
 from .styleunet import StyleUNet
 from .warp import trust
 from ..head.model import HeadCodes, HeadModel, open_head
@@ -32,14 +34,14 @@ from ..head.uv import UVLayout
 from ..rotation import axis_angle_to_matrix
 from ..splat.avatar import Avatar
 
-# %% ../../nbs/generate/08_generator.ipynb #bcacb4bd
+# %% ../../nbs/generate/08_generator.ipynb #790f5659
 @dataclass(frozen=True)
 class Config:
     "What a generator is like; a checkpoint carries its own"
     grid: int = 128          # H = W of the UV maps
     channels: int = 16       # of the map that the StyleUNet makes
     encoder: str = 'small'   # or 'dinov3'
-    encoder_path: str|None = None  # of DINOv3: a folder, a name on the hub, or 'random S', 'random B', 'random L'
+    encoder_path: str|None = None  # of DINOv3: a folder, a name on the hub; 'random B': no weights
     frozen_encoder: bool = True    # DINOv3 stays as it is
     picture: int = 256       # pixels to which sources are brought
     feature: int = 32        # channels of the encoder's map
@@ -57,14 +59,15 @@ class Config:
         for name, want in dict(encoder=('small', 'dinov3'), pooling=('mean', 'attention')).items():
             if (got := getattr(self, name)) not in want:
                 raise ValueError(f"{name}: got {got!r}, want {' or '.join(map(repr, want))}")
-        if self.grid % 2**self.levels: raise ValueError(f'grid: got {self.grid}, want a multiple of {2**self.levels}')
+        if self.grid % 2**self.levels:
+            raise ValueError(f'grid: got {self.grid}, want a multiple of {2**self.levels}')
 
 SMALL = Config()
 PAPER = Config(grid=256, channels=32, encoder='dinov3', picture=512, feature=64, width=48, most=384,
                levels=6, style=512, memory=16)
 PRESETS = dict(small=SMALL, paper=PAPER)
 
-# %% ../../nbs/generate/08_generator.ipynb #2d9444de
+# %% ../../nbs/generate/08_generator.ipynb #004d18a2
 class Pooled(NamedTuple):
     "What was read from the portraits of one person, or of B with a leading axis"
     uv: Tensor     # (C+3,H,W) mean of features, and of colours as they came
@@ -72,6 +75,7 @@ class Pooled(NamedTuple):
     trust: Tensor  # (1,H,W) how far
     cls: Tensor    # (D,) mean of the summaries
 
+# %% ../../nbs/generate/08_generator.ipynb #e6767f73
 class Maps(NamedTuple):
     "Departures on the UV grid, with a leading axis B; in the axes of the head at rest, before activation"
     xyz: Tensor            # (B,3,H,W) metres
@@ -82,7 +86,7 @@ class Maps(NamedTuple):
     residual: dict         # attribute -> (B,n,H,W): the part of them that is the residual head's
     gamma: Tensor          # (B,27) the view's encoding, for the Jacobian
 
-# %% ../../nbs/generate/08_generator.ipynb #78e12555
+# %% ../../nbs/generate/08_generator.ipynb #f442832d
 PACE = 20.  # of the prior: how much faster it is learnt than a weight
 
 class Generator(nn.Module):
@@ -99,17 +103,22 @@ class Generator(nn.Module):
             self._build(config)
         self.to(memory_format=torch.channels_last)
 
-    def _build(self, c):
-        self.encoder = make_encoder(c)
-        self.pools = nn.ModuleList(Attention(n) for n in (c.feature + 3, self.encoder.cls)) \
-            if c.pooling == 'attention' else [mean_pool]*2
-        self.memory = nn.Parameter(.1*torch.randn(c.memory, c.grid, c.grid))
-        self.prior = nn.Parameter(torch.zeros(sum(ATTRIBUTES.values()), c.grid, c.grid))
-        self.unet = StyleUNet(c.feature + 3 + 3 + 2 + 3 + 1 + c.memory, c.channels, self.encoder.cls, c.width,
-                              c.levels, c.most, c.style)
-        self.heads = Heads(c.channels)
-        self.residual = ResidualHead(c.channels, self.head.n_expression + 12) if c.residual else None
+# %% ../../nbs/generate/08_generator.ipynb #c501916b
+@patch
+def _build(self: Generator, c: Config):
+    "The parts, in the order in which random numbers are drawn"
+    self.encoder = make_encoder(c)
+    sizes = c.feature + 3, self.encoder.cls  # of what is pooled
+    self.pools = nn.ModuleList(map(Attention, sizes)) if c.pooling == 'attention' else [mean_pool]*2
+    self.memory = nn.Parameter(.1*torch.randn(c.memory, c.grid, c.grid))
+    self.prior = nn.Parameter(torch.zeros(sum(ATTRIBUTES.values()), c.grid, c.grid))
+    known = 3 + 2 + 3 + 1  # colours, how far they are, place on the head, mask
+    self.unet = StyleUNet(c.feature + 3 + known + c.memory, c.channels, self.encoder.cls, c.width,
+                          c.levels, c.most, c.style)
+    self.heads = Heads(c.channels)
+    self.residual = ResidualHead(c.channels, self.head.n_expression + 12) if c.residual else None
 
+# %% ../../nbs/generate/08_generator.ipynb #246ff902
 def make_encoder(c: Config) -> nn.Module:
     "The encoder that a configuration names; raises `UserError` where its weights are missing"
     if c.encoder == 'small': return SmallEncoder(c.feature, c.summary)
@@ -117,7 +126,7 @@ def make_encoder(c: Config) -> nn.Module:
     vit = random_vit(random) if random else load_vit(c.encoder_path)
     return DinoEncoder(vit, c.feature, c.frozen_encoder)
 
-# %% ../../nbs/generate/08_generator.ipynb #8d2c6390
+# %% ../../nbs/generate/08_generator.ipynb #19569007
 @patch(as_prop=True)
 def device(self: Generator) -> torch.device:
     "Where the weights are"
@@ -135,6 +144,7 @@ def pictures(self: Generator,
         out.append(x if same else interpolate(x, size=(P, P), mode='bilinear', antialias=True))
     return torch.cat(out)
 
+# %% ../../nbs/generate/08_generator.ipynb #c5515734
 @patch
 def see(self: Generator,
         frames: Sequence,  # S of `Frame`
@@ -144,9 +154,11 @@ def see(self: Generator,
     "Where each UV pixel is in each picture, and how far what is seen there can be trusted"
     v = self.head.vertices(HeadCodes.stack([f.codes for f in frames]))
     cameras = [f.camera.resize(m.shape[1], m.shape[0]) for f, m in zip(frames, mattes)]
-    seen = torch.stack([trust(layout, *x) for x in zip(v, cameras, mattes)])
+    with torch.autocast('cpu', enabled=False):
+        seen = torch.stack([trust(layout, *x) for x in zip(v, cameras, mattes)])
     return places(layout, v, cameras), layout.to_image(seen[..., None]).movedim(-1, 1)
 
+# %% ../../nbs/generate/08_generator.ipynb #9e32d3e6
 @patch
 def encode_batch(self: Generator,
                  sources: Sequence,  # B lists of `Frame`s: those of one person
@@ -158,9 +170,10 @@ def encode_batch(self: Generator,
         at, seen = (x.to(self.device) for x in self.see(frames, self.layout, list(rgba[:, 3].cpu())))
     features, summary = self.encoder(rgba)
     raw = sample_maps(rgba[:, :3], at)
-    uv, cls = (p(x, counts) for p, x in zip(self.pools, (torch.cat([sample_maps(features, at), raw], 1), summary)))
-    return Pooled(uv, *trusted_pool(raw, seen, counts), cls)
+    uv = self.pools[0](torch.cat([sample_maps(features, at), raw], 1), counts)
+    return Pooled(uv, *trusted_pool(raw, seen, counts), self.pools[1](summary, counts))
 
+# %% ../../nbs/generate/08_generator.ipynb #33fbae4d
 @patch
 def encode(self: Generator,
            sources: Sequence,  # `Frame`s of one person
@@ -168,16 +181,18 @@ def encode(self: Generator,
     "Read the portraits of one person"
     return Pooled(*(x[0] for x in self.encode_batch([sources])))
 
-# %% ../../nbs/generate/08_generator.ipynb #eeee5a69
+# %% ../../nbs/generate/08_generator.ipynb #5537fa51
 def view_from_head(
     codes: HeadCodes,  # one batch axis, B
     cameras: Sequence[Camera],
 ) -> Tensor:           # (B,3)
     "The optical axes in the axes of the skull"
     d = torch.stack([c.view_direction for c in cameras]).to(codes.pose)
-    skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
-    return (skull.mT @ d[..., None])[..., 0]
+    with torch.autocast(d.device.type, enabled=False):
+        skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
+        return (skull.mT @ d[..., None])[..., 0]
 
+# %% ../../nbs/generate/08_generator.ipynb #be692627
 @patch
 def decode(self: Generator,
            pooled: Pooled,    # with a leading axis B
@@ -199,7 +214,7 @@ def decode(self: Generator,
         maps[a] = m + STEP[a]*PACE*prior + residual.get(a, 0)
     return Maps(**maps, residual=residual, gamma=gamma)
 
-# %% ../../nbs/generate/08_generator.ipynb #ec1a50c8
+# %% ../../nbs/generate/08_generator.ipynb #b55a35ab
 @patch
 def _head_here(self: Generator):
     "The head model on the weights' device"
@@ -207,6 +222,7 @@ def _head_here(self: Generator):
     if '_moved' not in self.__dict__: self.__dict__['_moved'] = self.head.to(self.device)
     return self.__dict__['_moved']
 
+# %% ../../nbs/generate/08_generator.ipynb #cc91b3ff
 @patch
 def avatars(self: Generator,
             pooled: Pooled,    # with a leading axis B
@@ -222,6 +238,7 @@ def avatars(self: Generator,
     shapes = shapes.to(self.device)
     return [Avatar(self._head_here(), s, self.layout, g) for s, g in zip(shapes, gaussians)]
 
+# %% ../../nbs/generate/08_generator.ipynb #d4bb95d9
 @patch
 def forward(self: Generator,
             sources: Sequence,  # B lists of `Frame`s
@@ -234,12 +251,12 @@ def forward(self: Generator,
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps
 
-# %% ../../nbs/generate/08_generator.ipynb #f3c9d59b
+# %% ../../nbs/generate/08_generator.ipynb #25d06159
 @patch
 @torch.no_grad()
 def avatar(self: Generator,
            frames: Sequence,              # `Frame`s of one person; the first is the reference
-           layout: UVLayout|None = None,  # a finer one of the same head; that of the network where not given
+           layout: UVLayout|None = None,  # a finer one of the same head; else that of the network
 ) -> Avatar:
     "The avatar of one person, as it is at the expression and from the side of the reference frame"
     ref, pooled = frames[0], self.encode_batch([frames])
@@ -250,12 +267,14 @@ def avatar(self: Generator,
         return replace(avatar, made=self._made(frames))
     paving = Paving(self.head, layout).to(self.device)
     fine = {a: self.onto(layout, getattr(maps, a)) for a in ATTRIBUTES}
-    gaussians, = paving.gaussians(fine, paving.colours(*self.project(frames, layout))[0])
+    colour = self.onto(layout, self.paving.colours(pooled.rgb, pooled.trust)[0])
+    gaussians, = paving.gaussians(fine, colour.lerp(*paving.colours(*self.project(frames, layout))))
     return Avatar(self._head_here(), ref.codes.shape.to(self.device), layout, gaussians, self._made(frames))
 
 @patch
 def _made(self: Generator, frames): return {'generate': f'network, {len(frames)} portraits'}
 
+# %% ../../nbs/generate/08_generator.ipynb #ee2e6662
 @patch
 def onto(self: Generator, layout: UVLayout, maps: Tensor) -> Tensor:
     "Maps (B,C,H,W) on a finer grid; what has no mesh under it does not count"
@@ -270,7 +289,7 @@ def project(self: Generator, frames: Sequence, layout: UVLayout) -> tuple[Tensor
                      for f, a in zip(frames, at)])
     return trusted_pool(raw, seen, [len(frames)])
 
-# %% ../../nbs/generate/08_generator.ipynb #5b067717
+# %% ../../nbs/generate/08_generator.ipynb #cb4ee78c
 FORMAT, VERSION = 'spatialavatar0 generator', 1
 
 @patch
@@ -290,6 +309,7 @@ def save(self: Generator,
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {'generator': json.dumps(header, sort_keys=True)}))
 
+# %% ../../nbs/generate/08_generator.ipynb #e16b34d5
 def read_header(
     path: str|Path,  # .safetensors
 ) -> dict:           # format, version, config, head, head_name, made
@@ -303,6 +323,7 @@ def read_header(
         raise UserError('holds no generator that this version knows', path, 'update spatialavatar0')
     return header
 
+# %% ../../nbs/generate/08_generator.ipynb #9b41b01b
 @patch(cls_method=True)
 def load(cls: Generator,
          path: str|Path,               # .safetensors, as `save` writes it

@@ -22,7 +22,7 @@ from ..rotation import matrix_to_quaternion
 from ..splat.binding import quaternion_multiply, triangle_frames
 from ..splat.gaussians import Gaussians
 
-# %% ../../nbs/generate/07a_maps.ipynb #50132009
+# %% ../../nbs/generate/07a_maps.ipynb #419db8dd
 def places(
     layout: UVLayout,
     vertices: Tensor,           # (S,V,3) posed meshes of S pictures
@@ -30,7 +30,8 @@ def places(
 ) -> Tensor:                    # (S,H,W,2) from -1 to 1 over the picture; nan where no mesh is
     "Where each pixel of the grid is in each picture"
     R, t, K = (torch.stack([getattr(c, k) for c in cameras]).to(vertices) for k in ('R', 't', 'K'))
-    p = (layout.points(vertices) @ R.mT + t[:, None]) @ K.mT
+    with torch.autocast(vertices.device.type, enabled=False):  # places are wanted to a fraction of a pixel
+        p = (layout.points(vertices) @ R.mT + t[:, None]) @ K.mT
     size = p.new_tensor([[c.width, c.height] for c in cameras])[:, None]
     return layout.to_image(2*p[..., :2]/p[..., 2:]/size - 1, fill=torch.nan)
 
@@ -43,7 +44,7 @@ def sample_maps(
     there = ~at[:, None, ..., 0].isnan()
     return there*grid_sample(maps.to(at), at.nan_to_num(), padding_mode='border', align_corners=False)
 
-# %% ../../nbs/generate/07a_maps.ipynb #5ff2e4ac
+# %% ../../nbs/generate/07a_maps.ipynb #f09948c2
 def mean_pool(
     x: Tensor,          # (S,...) all sources of a batch, one person after the other
     counts: list[int],  # K of each person
@@ -60,7 +61,8 @@ class Attention(nn.Module):
 
     def forward(self, x, counts):  # (S,C,...) and K of each
         score = self.score(x.movedim(1, -1)).movedim(-1, 1)  # (S,1,...)
-        return torch.stack([(s*w.softmax(0)).sum(0) for s, w in zip(x.split(counts), score.split(counts))])
+        each = zip(x.split(counts), score.split(counts))
+        return torch.stack([(s*w.softmax(0)).sum(0) for s, w in each])
 
 # %% ../../nbs/generate/07a_maps.ipynb #1ff004a0
 def trusted_pool(
@@ -121,7 +123,7 @@ class Paving(nn.Module):
             colour[own], inner[own] = torch.tensor(USUAL[part]), 1
         return dict(usual=self._grid(colour), inner=self._grid(inner))
 
-# %% ../../nbs/generate/07a_maps.ipynb #496efed9
+# %% ../../nbs/generate/07a_maps.ipynb #8058c4ca
 @patch
 def rows(self: Paving,
          maps: Tensor,  # (B,C,H,W)
@@ -152,7 +154,7 @@ def gaussians(self: Paving,
 ) -> list[Gaussians]:
     "Gaussians of B heads"
     d = {a: self.rows(m.float()) for a, m in departures.items()}
-    xyz = self.xyz + (self.local @ d['xyz'][..., None])[..., 0]
+    xyz = self.xyz + (self.local*d['xyz'][..., None, :]).sum(-1)  # no @: that would be bfloat16 in autocast
     turn = d['quaternion'] + d['quaternion'].new_tensor([1, 0, 0, 0])
     quaternion = quaternion_multiply(self.back, quaternion_multiply(turn, self.turn))
     log_scale = self.log_scale + 2*(d['log_scale']/2).tanh()

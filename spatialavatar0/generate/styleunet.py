@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['act', 'GAIN', 'ModulatedConv', 'SFT', 'plain', 'Down', 'Up', 'StyleUNet']
 
-# %% ../../nbs/generate/06_styleunet.ipynb #19e5c252
+# %% ../../nbs/generate/06_styleunet.ipynb #195e360b
 import math
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 
@@ -48,7 +49,7 @@ class SFT(nn.Module):
         gamma, beta = self.conv(e).chunk(2, 1)
         return (1 + gamma)*x + beta
 
-# %% ../../nbs/generate/06_styleunet.ipynb #25dc63d6
+# %% ../../nbs/generate/06_styleunet.ipynb #73033adf
 act = lambda x: leaky_relu(x, .2)
 GAIN = 2**.5  # what makes up for the half that `act` takes away
 
@@ -58,6 +59,7 @@ def plain(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
     nn.init.kaiming_normal_(conv.weight, .2); nn.init.zeros_(conv.bias)
     return conv
 
+# %% ../../nbs/generate/06_styleunet.ipynb #5db67bc5
 class Down(nn.Module):
     "Half the grid"
     def __init__(self, c_in: int, c_out: int):
@@ -78,7 +80,7 @@ class Up(nn.Module):
         x = interpolate(act(self.first(x, w)), size=e.shape[-2:], mode='bilinear', align_corners=False)
         return act(self.second(self.sft(x, e), w))
 
-# %% ../../nbs/generate/06_styleunet.ipynb #287a497c
+# %% ../../nbs/generate/06_styleunet.ipynb #4eec1d9f
 class StyleUNet(nn.Module):
     "UV maps to UV maps, with a style"
     def __init__(self,
@@ -100,14 +102,17 @@ class StyleUNet(nn.Module):
         self.up = nn.ModuleList(Up(b, a, style) for a, b in pairs[::-1])
         self.last = nn.Conv2d(width, c_out, 1)
 
-    def forward(self,
-                x: Tensor,  # (B,C_in,H,W)
-                z: Tensor,  # (B,D)
-    ) -> Tensor:            # (B,C,H,W)
-        check_shape('x', x, f'B {self.first.in_channels} H W'); check_shape('z', z, f'{len(x)} D')
-        x = x.contiguous(memory_format=torch.channels_last)  # on a CPU, half the time
-        w, maps = self.style(z), [act(self.first(x))]
-        for down in self.down: maps.append(down(maps[-1]))
-        y = act(self.middle(maps.pop(), w))
-        for up in self.up: y = up(y, maps.pop(), w)
-        return act(self.last(y))
+# %% ../../nbs/generate/06_styleunet.ipynb #cbe841ca
+@patch
+def forward(self: StyleUNet,
+            x: Tensor,  # (B,C_in,H,W)
+            z: Tensor,  # (B,D)
+) -> Tensor:            # (B,C,H,W)
+    "Down, and up in the style of `z`"
+    check_shape('x', x, f'B {self.first.in_channels} H W'); check_shape('z', z, f'{len(x)} D')
+    x = x.contiguous(memory_format=torch.channels_last)  # on a CPU this is faster
+    w, maps = self.style(z), [act(self.first(x))]
+    for down in self.down: maps.append(down(maps[-1]))
+    y = act(self.middle(maps.pop(), w))
+    for up in self.up: y = up(y, maps.pop(), w)
+    return act(self.last(y))
