@@ -21,7 +21,7 @@ from ..generate.train import answer, exam, start, train
 from ..head.model import HeadModel
 from ..runs import Stopped
 
-# %% ../../nbs/bench/03_ablations.ipynb #8eeae239
+# %% ../../nbs/bench/03_ablations.ipynb #e79d69e0
 @dataclass(frozen=True)
 class Plan:
     "How large the ablation is"
@@ -32,7 +32,7 @@ class Plan:
     people: int = 17       # in Phase 2
     held_out: int = 16     # people, for each of the two exams
     seeds: int = 3
-    rate: float = 1e-3     # of Phase 1; a quarter of it in Phase 2
+    rate: float = 5e-4     # of Phase 1; a quarter of it in Phase 2
     source: str = 'people'
     model: Mapping = None  # changes to the small network
 
