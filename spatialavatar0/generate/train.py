@@ -293,7 +293,7 @@ def learn(
     state.step += 1
     return dict(loss=loss.item(), **{k: float(x) for k, x in terms.items()}, **moved)
 
-# %% ../../nbs/generate/12_train.ipynb #e93f9fc5
+# %% ../../nbs/generate/12_train.ipynb #814238f2
 def train(
     config: str|Path|Mapping|Config,  # a .yaml file, the name of a page, or what would stand in one
     out: str|Path,                    # folder of all that comes of it
@@ -301,10 +301,12 @@ def train(
     head: HeadModel|None = None,      # that clips are of; the open head where not given
     minutes: float|None = None,       # stop then, to go on another time
     on_step: Callable|None = None,    # on_step(state, figures) after each
+    dry_run: bool = False,            # two steps of the same shape, on made-up people
     **changes,                        # of fields at the top of the config
 ) -> Generator:
     "Train a generator; raises `Stopped` on Ctrl-C, and when the minutes are over"
     c, out, team = read_config(config, **changes), Path(out), processes()
+    if dry_run: c = dry(c)
     first, path, began = team.is_main_process, out/'checkpoint.pt', time.monotonic()
     log = first and c.watch.board or None
     with on_disk(out), stoppable() as asked, on_board(log, c.name, asdict(c)) as board:
