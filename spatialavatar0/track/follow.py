@@ -20,13 +20,15 @@ from ..clip.image import Square
 from .landmarks import SWAP, _silence, face_square, find_faces, mediapipe_solutions
 from .video import cut_bytes
 
-# %% ../../nbs/track/06a_follow.ipynb #ce912ece
+# %% ../../nbs/track/06a_follow.ipynb #6006e057
 @lru_cache
 def _meshers():
     "Two networks, for two threads, and the threads"
     make = lambda: mediapipe_solutions().face_mesh.FaceMesh(
         static_image_mode=True, refine_landmarks=True, max_num_faces=1, min_detection_confidence=.3)
-    with _silence(): both = make(), make()
+    with _silence():
+        both = make(), make()
+        for mesher in both: mesher.process(np.zeros((64, 64, 3), np.uint8))  # talks while it starts
     return both, ThreadPoolExecutor(2)
 
 # %% ../../nbs/track/06a_follow.ipynb #87c9f138
