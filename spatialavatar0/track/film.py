@@ -168,21 +168,21 @@ def _write_png(path, image):
     picture = Image.fromarray((image.clamp(0, 1)*255).round().byte().numpy())
     with atomic_path(path) as temporary: picture.save(temporary, 'PNG', compress_level=2)
 
-# %% ../../nbs/track/07a_film.ipynb #03b1831d
+# %% ../../nbs/track/07a_film.ipynb #42e5e5e9
 def reach(
     head: HeadModel,
     codes: HeadCodes,    # one
     camera: Camera,
     margin: float = .05, # in units of the face
 ) -> Tensor:             # (H,W)
-    "1 above the chin, and below it where the head model is or nearly is; clothes beyond are another body's"
+    "1 above the mouth, and below it where the head model is or nearly is; clothes beyond are another body's"
     v, H, W = head.vertices(codes), camera.height, camera.width
     xy, z = camera.project(v)
     marks = camera.project(head.landmarks(v))[0]/4
     r = max(1, round(margin*extent(marks)))
     there = (rasterize(xy/4, z, head.faces, H//4, W//4)[0] >= 0).float()
     there = box_mean(max_pool2d(there[None], 2*r + 1, 1, r)[0][..., None], 1)[..., 0]
-    below = (torch.arange(H//4) + .5 - marks[152, 1])/r
+    below = (torch.arange(H//4) + .5 - marks[17, 1])/r
     small = torch.maximum(there, (1 - below).clamp(0, 1)[:, None])
     return interpolate(small[None, None], (H, W), mode='bilinear')[0, 0]
 

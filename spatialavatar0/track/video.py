@@ -49,7 +49,7 @@ def _stamps(path):
     if not pts: raise UserError('there is no frame in it', path, 'save it anew as MP4')
     return np.sort(np.array(pts, float))*float(stream.time_base)
 
-# %% ../../nbs/track/06_video.ipynb #37200e05
+# %% ../../nbs/track/06_video.ipynb #b35bfec6
 MAX_FPS = 30.  # what is faster is thinned out
 
 def sample_times(
@@ -61,11 +61,11 @@ def sample_times(
     rate = 1/np.median(gaps[gaps > 0]) if (gaps > 0).any() else 25.
     while fps is None and rate > 1.1*MAX_FPS: rate /= 2
     fps = float(rate if fps is None else fps)
-    at = stamps[0] + np.arange(int((stamps[-1] - stamps[0])*fps + 1.5))/fps
+    at = stamps[0] + np.arange(int((stamps[-1] - stamps[0])*fps + 1.2))/fps
     nearest = np.searchsorted((stamps[1:] + stamps[:-1])/2, at)
-    ticks = {}
-    for tick, frame in enumerate(nearest): ticks.setdefault(int(frame), tick)
-    return fps, ticks
+    ticks, off = {}, abs(stamps[nearest] - at)
+    for tick in np.argsort(-off, kind='stable'): ticks[int(nearest[tick])] = int(tick)  # the best one last
+    return fps, dict(sorted(ticks.items()))
 
 # %% ../../nbs/track/06_video.ipynb #392ab04d
 class Video:
