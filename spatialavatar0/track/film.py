@@ -6,7 +6,7 @@
 __all__ = ['WARM', 'VIDEO_PRIOR', 'Part', 'Faces', 'find_person', 'shots', 'reach', 'cut_film', 'film_cameras', 'measure',
            'track_video', 'edges', 'overlay', 'draw']
 
-# %% ../../nbs/track/07a_film.ipynb #748b1330
+# %% ../../nbs/track/07a_film.ipynb #24b133f6
 import json, logging, math, shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ from ..core import UserError, atomic_path, progress
 from ..head.mesh import rasterize
 from ..head.model import HeadCodes, HeadModel, open_head
 from .cutout import CROPS, Mattes, carry, coarse, crop_path, fine, own_colour, steady
-from .fit import Prior
+from .fit import Energy, Prior
 from .follow import Follower, Seen, extent
 from .matte import box_mean
 from .sequence import Pace, Views, fit_sequence, weigh
@@ -168,7 +168,7 @@ def _write_png(path, image):
     picture = Image.fromarray((image.clamp(0, 1)*255).round().byte().numpy())
     with atomic_path(path) as temporary: picture.save(temporary, 'PNG', compress_level=2)
 
-# %% ../../nbs/track/07a_film.ipynb #42e5e5e9
+# %% ../../nbs/track/07a_film.ipynb #2adfa4b2
 def reach(
     head: HeadModel,
     codes: HeadCodes,    # one
@@ -180,7 +180,8 @@ def reach(
     xy, z = camera.project(v)
     marks = camera.project(head.landmarks(v))[0]/4
     r = max(1, round(margin*extent(marks)))
-    there = (rasterize(xy/4, z, head.faces, H//4, W//4)[0] >= 0).float()
+    above = head.faces[(head.weights[head.faces][..., 0] < .5).all(-1)]
+    there = (rasterize(xy/4, z, above, H//4, W//4)[0] >= 0).float()
     there = box_mean(max_pool2d(there[None], 2*r + 1, 1, r)[0][..., None], 1)[..., 0]
     below = (torch.arange(H//4) + .5 - marks[17, 1])/r
     small = torch.maximum(there, (1 - below).clamp(0, 1)[:, None])
@@ -291,7 +292,7 @@ def _assemble(folder, frames, head, fps, report):
     _write_json(folder/'transforms.json', records, shared)
     for s, part in _split(records).items(): _write_json(folder/f'transforms_{s}.json', part, shared)
 
-# %% ../../nbs/track/07a_film.ipynb #22630150
+# %% ../../nbs/track/07a_film.ipynb #4c01c107
 def _shot(film, ticks, landmarks, spread, folder, head, size, fov, crop, shoulders, mattes, prior, pace):
     "One shot as a clip in `folder`"
     squares = None if crop == 'none' else crop_path(landmarks, ticks/film.fps, crop)
@@ -300,7 +301,6 @@ def _shot(film, ticks, landmarks, spread, folder, head, size, fov, crop, shoulde
     xy = landmarks if squares is None else torch.stack(
         [size*s.to_unit(p) for s, p in zip(squares, landmarks)])
     cameras = film_cameras(film, squares, len(ticks), size, focal)
-    from spatialavatar0.track.fit import Energy
     unsure = 1 + (spread/np.median(spread)).clip(1, 4) - 1
     v = Views(torch.from_numpy(ticks - ticks[0]), xy, torch.stack([c.K for c in cameras]),
               torch.stack([c.world_to_camera for c in cameras]),
