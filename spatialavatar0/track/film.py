@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WARM', 'VIDEO_PRIOR', 'Part', 'Faces', 'find_person', 'shots', 'reach', 'cut_film', 'film_cameras', 'measure',
-           'track_video', 'edges', 'overlay', 'draw']
+           'track_video']
 
-# %% ../../nbs/track/07a_film.ipynb #24b133f6
+# %% ../../nbs/track/07a_film.ipynb #ab9fbf30
 import json, logging, math, shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -363,48 +363,3 @@ def _move(source, target):
     "Give a finished clip its name, in place of the one that has it"
     if target.exists(): shutil.rmtree(target)
     source.rename(target)
-
-# %% ../../nbs/track/07a_film.ipynb #881ff48c
-def edges(
-    faces: Tensor,  # (F,3)
-) -> Tensor:        # (E,2) each edge once
-    "The edges of a mesh"
-    e = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(-1).values
-    return e.unique(dim=0)
-
-# %% ../../nbs/track/07a_film.ipynb #a31901a0
-def overlay(
-    clip: Clip,
-    path: str|Path,          # .mp4
-    fps: float|None = None,  # none: as the clip says, or 25
-) -> Path:
-    "A film of the mesh over the pictures, with the detected landmarks (green) and those of the head (red)"
-    from spatialavatar0.drive.video import write_video
-    data = json.loads((clip.path/'transforms.json').read_text())
-    marks = clip.path/'landmarks.npz'
-    xy = torch.from_numpy(np.load(marks, allow_pickle=False)['xy']) if marks.exists() else None
-    pictures = (draw(clip, i, None if xy is None else xy[i]) for i in range(len(clip)))
-    return write_video(path, progress(pictures, 'overlay', len(clip)), fps or data.get('fps', 25.), 20)
-
-def draw(
-    clip: Clip, i: int,
-    detected: Tensor|None = None,  # (478,2)
-) -> Tensor:                       # (H,W,3)
-    "Frame i with mesh and landmarks"
-    image, _ = clip.image(i)
-    camera, head = clip.camera(i), clip.head
-    v = head.vertices(clip.codes(i))
-    xy, z = camera.project(v)
-    near = v @ camera.R.T + camera.t
-    a, b, c = near[head.faces].unbind(1)
-    front = (torch.linalg.cross(b - a, c - a)*a).sum(-1) < 0
-    picture = Image.fromarray((image*255).byte().numpy())
-    lines = Image.new('L', picture.size)
-    pen = ImageDraw.Draw(lines)
-    for p, q in xy[edges(head.faces[front])].tolist(): pen.line((*p, *q), fill=70)
-    picture.paste((90, 200, 255), mask=lines)
-    pen = ImageDraw.Draw(picture)
-    dots = [(head.landmarks(v), (255, 80, 60))]
-    for x, y in camera.project(dots[0][0])[0].tolist(): pen.point((x, y), fill=dots[0][1])
-    for x, y in detected.tolist() if detected is not None else (): pen.point((x, y), fill=(90, 255, 90))
-    return torch.from_numpy(np.array(picture)).float()/255

@@ -84,8 +84,8 @@ class Follower:
     def __init__(self, face: int = 1):  # 1: the largest and most central, 2: the next, …
         self.face, self.last, self.gallery, self.lost = face, None, [], 0
 
-# %% ../../nbs/track/06a_follow.ipynb #13dcbd4c
-SAME, NEW = .55, .85  # how alike a face must be to be the same person's; to bring nothing new
+# %% ../../nbs/track/06a_follow.ipynb #ae3aac94
+SAME, NEW = .6, .85  # how alike a face must be to be the same person's; to bring nothing new
 
 @patch
 def likeness(self: Follower, picture, landmarks) -> float:
@@ -97,7 +97,7 @@ def likeness(self: Follower, picture, landmarks) -> float:
 def learn(self: Follower, picture, landmarks):
     "Remember what the person looks like now"
     s = signature(picture, landmarks)
-    if all(float(s @ g) < NEW for g in self.gallery): self.gallery = [*self.gallery[:1], *self.gallery[1:][-15:], s]
+    if all(float(s @ g) < NEW for g in self.gallery): self.gallery = [*self.gallery, s][-16:]
 
 # %% ../../nbs/track/06a_follow.ipynb #3fd43534
 def _central(square, width, height):
