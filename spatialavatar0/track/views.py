@@ -113,7 +113,7 @@ def _lines(file):
     except (OSError, UnicodeDecodeError) as e: raise UserError(f'cannot be read ({e})', file) from None
     return [l.split() for l in text.splitlines() if l.strip() and not l.startswith('#')]
 
-# %% ../../nbs/track/08_views.ipynb #827478c6
+# %% ../../nbs/track/08_views.ipynb #961f2d4e
 def read_colmap(
     folder: str|Path,              # with cameras.txt and images.txt
     pictures: str|Path|None = None,  # where the pictures are; none: `images` beside or in it
@@ -124,7 +124,7 @@ def read_colmap(
     for i, kind, w, h, *p in _lines(folder/'cameras.txt'):
         if kind not in ('PINHOLE', 'SIMPLE_PINHOLE'):
             raise UserError(f'camera {i} is of kind {kind}', folder/'cameras.txt', 'run image_undistorter')
-        models[i] = [float(x) for x in p], int(w), int(h)
+        models[i] = torch.tensor([float(x) for x in p]), int(w), int(h)
     where = Path(pictures) if pictures else next(
         (p for p in (folder/'images', folder/'../images', folder/'../../images') if p.is_dir()), folder)
     shots = []
