@@ -6,10 +6,11 @@
 __all__ = ['WARM', 'VIDEO_PRIOR', 'Part', 'Faces', 'find_person', 'shots', 'reach', 'cut_film', 'film_cameras', 'measure',
            'track_video']
 
-# %% ../../nbs/track/07a_film.ipynb #ab9fbf30
+# %% ../../nbs/track/07a_film.ipynb #7e5b7948
 import json, logging, math, shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -317,7 +318,16 @@ def _shot(film, ticks, landmarks, spread, folder, head, size, fov, crop, shoulde
     _assemble(folder, frames, head, film.fps, report)
     return report
 
-# %% ../../nbs/track/07a_film.ipynb #14a4dbdd
+# %% ../../nbs/track/07a_film.ipynb #3b2c39e1
+@contextmanager
+def one_thread():
+    "Everything here is small; threads of torch's would wait for one another"
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(n)
+
+# %% ../../nbs/track/07a_film.ipynb #741d9ea1
 VIDEO_PRIOR = Prior(noise=.05)
 
 def track_video(
@@ -339,20 +349,26 @@ def track_video(
     film, out, head = Video(path, fps), Path(out), head or open_head()
     if shoulders not in ('cut', 'keep'): raise UserError(f"shoulders are no {shoulders!r}", remedy='use cut or keep')
     given = Mattes(mattes, film) if mattes else None
+    with one_thread():
+        return _track(film, out, head, face, given, dict(size=size, fov=fov, crop=crop, shoulders=shoulders,
+                                                         prior=prior, pace=pace))
+
+# %% ../../nbs/track/07a_film.ipynb #5ce07a70
+def _track(film, out, head, face, given, how):
+    "The three passes"
     stat = film.path.stat()
     part = Part(out, dict(path=str(film.path.absolute()), bytes=stat.st_size, changed=stat.st_mtime_ns,
-                          size=size, fps=film.fps, crop=crop, shoulders=shoulders, face=face, head=head.id,
-                          mattes=str(mattes and Path(mattes).absolute())))
+                          fps=film.fps, face=face, head=head.id, mattes=str(given and given.path.absolute()),
+                          **{k: str(v) for k, v in how.items()}))
     faces = find_person(film, part.path/'faces.npz', face)
     found = shots(faces, film.fps)
-    if not found: raise UserError('no face found', path, 'use a film with one clear face')
+    if not found: raise UserError('no face found', film.path, 'use a film with one clear face')
     longest = max(range(len(found)), key=lambda i: len(found[i]))
     targets = [out if i == longest else out.with_name(f'{out.name}-shot{i + 1}') for i in range(len(found))]
     for t in targets: _check_target(t)
     for i, rows in enumerate(found):
         xy = torch.from_numpy(faces.landmarks[rows])
-        _shot(film, faces.tick[rows], xy, faces.spread[rows], part.path/f'shot{i + 1}', head, size,
-              fov, crop, shoulders, given, prior, pace)
+        _shot(film, faces.tick[rows], xy, faces.spread[rows], part.path/f'shot{i + 1}', head, mattes=given, **how)
     if len(found) > 1: logging.getLogger(__name__).warning(
         f"{len(found)} shots: {', '.join(str(t) for t in targets)}; the longest is {out}")
     for i, target in enumerate(targets): _move(part.path/f'shot{i + 1}', target)
