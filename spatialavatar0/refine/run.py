@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'save_state', 'load_state',
            'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'strip', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
 
-# %% ../../nbs/refine/04_run.ipynb #47ab7d14
+# %% ../../nbs/refine/04_run.ipynb #ddb717df
 import hashlib, json, signal, threading, time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from ..core import UserError, atomic_path
 from ..head.model import CODES
 from .losses import matted, psnr
 from .refine import ROOM, Settings, State, keeper, refine, start
-from .spikes import aspect_ratio
+from .spikes import aspect_ratio, percentiles
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
 from ..splat.render import render
@@ -184,8 +184,8 @@ def strip(target: Tensor, image: Tensor) -> Tensor:  # (H,W,3) each; (H,3W,3)
     "Both side by side, and four times their difference"
     return torch.cat([target, image, 4*(image - target).abs()], 1)
 
-# %% ../../nbs/refine/04_run.ipynb #f34cac83
-COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio'
+# %% ../../nbs/refine/04_run.ipynb #197a596a
+COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio', 'aspect_p99'
 
 class Log:
     "Figures of a run, a row of a table now and then; called after each step"
@@ -204,32 +204,40 @@ class Log:
         rows = rows_until(path, done) if done else []
         self.began = time.perf_counter() - (float(rows[-1].split(',')[1]) if rows else 0)
         with atomic_path(path) as temporary: temporary.write_text('\n'.join([','.join(COLUMNS), *rows, '']))
+        if not rows: self.write(self.measure(0, avatar))
 
 def rows_until(path: Path, done: int) -> list[str]:
     "Whole rows of a table, up to an iteration"
     rows = path.read_text().splitlines()[1:] if path.exists() else []
     return [x for x in rows if x.count(',') == len(COLUMNS) - 1 and int(x.split(',')[0]) <= done]
 
-# %% ../../nbs/refine/04_run.ipynb #27bc74d4
+# %% ../../nbs/refine/04_run.ipynb #3fd7084f
 @patch
 def __call__(self: Log, i: int, loss: float, gaussians: Gaussians) -> dict|None:
     "After step i; figures for the bar, if there are new ones"
     self.losses.append(loss)
     if (i + 1) % self.every and i + 1 < self.n: return
     row = self.measure(i + 1, replace(self.avatar, gaussians=gaussians))
-    fields = [f'{row[k]:.6g}' if k in row else '' for k in COLUMNS]
-    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
+    self.write(row)
     self.losses = []
-    if self.board: self.board.log(row, step=i + 1)
     return dict(psnr=f"{row['psnr']:.1f} dB")
 
-# %% ../../nbs/refine/04_run.ipynb #9c222506
+@patch
+def write(self: Log, row: dict):
+    "A row into the table and onto the board"
+    fields = [f'{row[k]:.6g}' if k in row else '' for k in COLUMNS]
+    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
+    if self.board: self.board.log(row, step=row['iteration'])
+
+# %% ../../nbs/refine/04_run.ipynb #e67b9a24
 @patch
 def measure(self: Log, i: int, fit: Avatar) -> dict:
     "A row: figures after i steps"
+    ratios = percentiles(aspect_ratio(fit.gaussians.log_scale.detach()))
     row = dict(iteration=i, seconds=time.perf_counter() - self.began,
-               loss=sum(self.losses)/len(self.losses), psnr=seen(fit, *self.look_up(self.watched))[-1],
-               aspect_ratio=aspect_ratio(fit.gaussians.log_scale.detach()).max().item())
+               psnr=seen(fit, *self.look_up(self.watched))[-1],
+               aspect_ratio=ratios.largest, aspect_p99=ratios.p99)
+    if self.losses: row['loss'] = sum(self.losses)/len(self.losses)
     if self.held_out and (i % (10*self.every) == 0 or i == self.n): row['held_out_psnr'] = self.draw(i, fit)
     return row
 
