@@ -36,12 +36,13 @@ from .sequence import Pace, Views, fit_sequence, weigh
 from .track import centre, head_square, portrait_camera
 from .video import Video, cut_bytes, histogram, is_cut
 
-# %% ../../nbs/track/07a_film.ipynb #c8d1d3bf
+# %% ../../nbs/track/07a_film.ipynb #49372853
 class Part:
     "The folder beside the clip in which it grows; what a stopped run left there is used again"
     def __init__(self, out: Path, what: dict):  # the result; all that the work depends on
         self.path, self.what = out.with_name(out.name + '.part'), json.dumps(what, sort_keys=True)
-        if not out.parent.is_dir(): raise UserError('the folder does not exist', out.parent, 'create it first')
+        if not out.parent.is_dir():
+            raise UserError('the folder does not exist', out.parent, 'create it first')
         _check_target(out)
         header = self.path/'what.json'
         if self.path.exists() and not header.exists() and any(self.path.iterdir()):
@@ -135,10 +136,11 @@ def shots(
     parts = np.split(np.arange(len(faces.tick)), np.nonzero(gap | np.array(cut, bool))[0] + 1)
     return [p for p in parts if len(p) >= min(least*fps, len(faces.tick))]
 
-# %% ../../nbs/track/07a_film.ipynb #1603fb02
+# %% ../../nbs/track/07a_film.ipynb #687862c0
 def _to_float(a): return torch.from_numpy(np.array(a)).float()/255
 
-def _half(image): return interpolate(image.movedim(-1, 0)[None], scale_factor=.5, mode='area')[0].movedim(0, -1)
+def _half(image):
+    return interpolate(image.movedim(-1, 0)[None], scale_factor=.5, mode='area')[0].movedim(0, -1)
 
 def _prepare(picture, given, square, landmarks, size):
     "Picture, coarse or given matte, and picture at half the size, of one frame; for a thread"
@@ -190,7 +192,7 @@ def reach(
 
 def _limit(head, codes, cameras, i): return reach(head, codes[i], cameras[i])
 
-# %% ../../nbs/track/07a_film.ipynb #93097f18
+# %% ../../nbs/track/07a_film.ipynb #ae02371b
 WARM = 6  # frames before the first whose mattes are made again, when a stopped run goes on
 
 def cut_film(
@@ -205,7 +207,8 @@ def cut_film(
 ):
     "Pictures and mattes of a shot; those that are there already are left alone"
     for sub in ('images', 'fg_masks'): (folder/sub).mkdir(parents=True, exist_ok=True)
-    names = [(folder/'images'/f'{i:05d}_00.png', folder/'fg_masks'/f'{i:05d}_00.png') for i in range(len(ticks))]
+    names = [(folder/'images'/f'{i:05d}_00.png', folder/'fg_masks'/f'{i:05d}_00.png')
+             for i in range(len(ticks))]
     done = 0
     while done < len(names) and names[done][0].exists(): done += 1
     first = max(0, done - WARM) if done < len(names) else done
@@ -232,7 +235,8 @@ def cut_film(
         for tick, picture in progress(film.frames(wanted), 'mattes', len(wanted)) if wanted else ():
             i = row[tick]
             matte = next(given)[1] if given else None
-            waiting.append((i, pool.submit(_prepare, picture, matte, squares and squares[i], landmarks[i], size)))
+            waiting.append((i, pool.submit(_prepare, picture, matte, squares and squares[i], landmarks[i],
+                                           size)))
             if len(waiting) > 2: step()
         while waiting: step()
         while finishing: finishing.popleft().result()
@@ -273,14 +277,15 @@ def measure(
     return dict(median_error=float(error.median()), mean_error=float(error.mean()),
                 shake_detected=shake(landmarks), shake_fitted=shake(fitted))
 
-# %% ../../nbs/track/07a_film.ipynb #dd55899f
+# %% ../../nbs/track/07a_film.ipynb #b0d455bb
 def _assemble(folder, frames, head, fps, report):
     "Codes, cameras and lists beside the pictures: a clip"
     (folder/'flame_param').mkdir(exist_ok=True)
     records = []
     for i, f in enumerate(frames):
         name = f'{i:05d}_00.png'
-        records.append(dict(timestep_index=i, timestep_index_original=int(f.timestep), timestep_id=f'{f.timestep:05d}',
+        records.append(dict(timestep_index=i, timestep_index_original=int(f.timestep),
+                            timestep_id=f'{f.timestep:05d}',
                             camera_index=0, camera_id='0', **_camera_record(f.camera),
                             file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}',
                             flame_param_path=f'flame_param/{i:05d}.npz'))
@@ -327,7 +332,7 @@ def one_thread():
     try: yield
     finally: torch.set_num_threads(n)
 
-# %% ../../nbs/track/07a_film.ipynb #741d9ea1
+# %% ../../nbs/track/07a_film.ipynb #77b390c0
 VIDEO_PRIOR = Prior(noise=.05)
 
 def track_video(
@@ -347,13 +352,14 @@ def track_video(
     "Track a person through a film; each shot becomes a clip, the longest of them `out`"
     if crop not in CROPS: raise UserError(f'there is no crop {crop!r}', remedy=f"use {', '.join(CROPS)}")
     film, out, head = Video(path, fps), Path(out), head or open_head()
-    if shoulders not in ('cut', 'keep'): raise UserError(f"shoulders are no {shoulders!r}", remedy='use cut or keep')
+    if shoulders not in ('cut', 'keep'):
+        raise UserError(f"shoulders are no {shoulders!r}", remedy='use cut or keep')
     given = Mattes(mattes, film) if mattes else None
     with one_thread():
         return _track(film, out, head, face, given, dict(size=size, fov=fov, crop=crop, shoulders=shoulders,
                                                          prior=prior, pace=pace))
 
-# %% ../../nbs/track/07a_film.ipynb #5ce07a70
+# %% ../../nbs/track/07a_film.ipynb #05676e68
 def _track(film, out, head, face, given, how):
     "The three passes"
     stat = film.path.stat()
@@ -368,7 +374,8 @@ def _track(film, out, head, face, given, how):
     for t in targets: _check_target(t)
     for i, rows in enumerate(found):
         xy = torch.from_numpy(faces.landmarks[rows])
-        _shot(film, faces.tick[rows], xy, faces.spread[rows], part.path/f'shot{i + 1}', head, mattes=given, **how)
+        _shot(film, faces.tick[rows], xy, faces.spread[rows], part.path/f'shot{i + 1}', head,
+              mattes=given, **how)
     if len(found) > 1: logging.getLogger(__name__).warning(
         f"{len(found)} shots: {', '.join(str(t) for t in targets)}; the longest is {out}")
     for i, target in enumerate(targets): _move(part.path/f'shot{i + 1}', target)

@@ -172,7 +172,7 @@ def rows(self: Pace, rig, dt) -> Tensor:  # (n,)
     s = [self.turn, self.place, self.jaw, self.eyes, self.expression]
     return torch.cat([torch.full((k,), (a*dt**2)**-2, dtype=torch.float64) for k, a in zip(rig.sizes, s)])
 
-# %% ../../nbs/track/07_sequence.ipynb #6727108c
+# %% ../../nbs/track/07_sequence.ipynb #143ee627
 @patch
 def likely(self: Rig,
            own: Tensor,   # (T,n)
@@ -188,22 +188,24 @@ def likely(self: Rig,
                    eyes/(prior.gaze*hinge[[0, 0, 1, 0, 0, 1]])[:, None]])
     r, A = own @ G.T, (G.T @ G).expand(len(own), n, n).clone()
     energy, b = r.square().sum(), r @ G
-    for row, lo, hi in ((20*I[6:7], 0, 9), *(((50*psi, 0, 9), (10*psi, -9, 10)) if self.energy.named else ())):
+    named = ((50*psi, 0, 9), (10*psi, -9, 10)) if self.energy.named else ()
+    for row, lo, hi in ((20*I[6:7], 0, 9), *named):
         y = own @ row.T
         over = torch.where(y < lo, y - lo, torch.where(y > hi, y - hi, 0))
         energy, b = energy + over.square().sum(), b + over @ row
         A = A + torch.einsum('tr,ri,rj->tij', (over != 0).to(own), row, row)
     return energy, b, A
 
-# %% ../../nbs/track/07_sequence.ipynb #e09f0b7c
+# %% ../../nbs/track/07_sequence.ipynb #73a51c99
 def rough(
     own: Tensor,     # (T,n)
     weight: Tensor,  # (n,) of `Pace.rows`
     held: int = 0,   # so many instants at the beginning do not move
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # energy (); gradient (T,n); diagonals (T,n), (2,T,n)
     "Second differences: energy, gradient, and the matrix as its diagonal and those one, two instants off"
-    d = own[2:] - 2*own[1:-1] + own[:-2]
     b, near = torch.zeros_like(own), own.new_zeros(3, *own.shape)
+    if len(own) < 3: return b.sum(), b, near[0], near[1:]
+    d = own[2:] - 2*own[1:-1] + own[:-2]
     for k, a in enumerate((1, -2, 1)):
         b[k:len(own) - 2 + k] += a*d*weight
         for j, c in enumerate((1, -2, 1)):
@@ -235,7 +237,7 @@ def equations(self: Rig,
     wG, total = G*w[..., None], lambda x: x.double().sum(0)
     return energy, A, b, gather(J.mT @ wG), total(wG.mT @ G), total(((w*r)[:, None] @ G)[:, 0])
 
-# %% ../../nbs/track/07_sequence.ipynb #51ae8d7a
+# %% ../../nbs/track/07_sequence.ipynb #95e699d4
 def banded(
     A: Tensor,       # (T,n,n) blocks on the diagonal
     near: Tensor,    # (2,T,n) diagonals of the blocks one and two instants off
@@ -247,9 +249,10 @@ def banded(
     for i in range(n):
         for j in range(i, n): low[j - i, i::n] = A[:, j, i]
     low[n], low[2*n] = near[0].flatten(), near[1].flatten()
-    return torch.from_numpy(solveh_banded(low, b.flatten().numpy(), lower=True, check_finite=False)).view(T, n)
+    x = solveh_banded(low, b.flatten().numpy(), lower=True, check_finite=False)
+    return torch.from_numpy(x).view(T, n)
 
-# %% ../../nbs/track/07_sequence.ipynb #3e83ed61
+# %% ../../nbs/track/07_sequence.ipynb #c388124b
 @patch
 def through_time(self: Rig,
                  shape: Tensor, zoom: Tensor, own: Tensor,
@@ -281,7 +284,7 @@ def _system(self: Rig, shape, zoom, own, v, prior, weight, c, held):
     "Energy, blocks, off-diagonals and gradient"
     e0, A0, b0 = self.equations(shape, zoom, own, v, c)
     e1, b1, A1 = self.likely(own, prior)
-    e2, b2, diag, near = rough(own, weight) if len(own) > 2 else (0, 0, torch.zeros_like(own), own.new_zeros(2, *own.shape))
+    e2, b2, diag, near = rough(own, weight)
     A, b = A0 + A1 + torch.diag_embed(diag), b0 + b1 + b2
     A[:held] += 1e12*torch.eye(own.shape[1]).to(A); b[:held] = 0
     return e0 + e1 + e2, A, near, b
@@ -424,7 +427,7 @@ def fit_sequence(
     codes = bend(head, codes.to(torch.float32), dt)
     return Sequence(codes, float(z.exp()), (xy - v.xy).norm(dim=-1))
 
-# %% ../../nbs/track/07_sequence.ipynb #87f7d2fe
+# %% ../../nbs/track/07_sequence.ipynb #56840163
 def _key_fit(rig, v, prior, zoom, keys):
     "Shape and zoom from instants spread over the clip"
     times = v.time.unique()
@@ -444,7 +447,8 @@ def _window(rig, shape, zoom, own, v, prior, weight, lo, window):
     part = rig.faced(shape, start, part)
     start[:held] = own[lo:lo + held]
     for c in (10, 3, 1):
-        start = rig.through_time(shape, zoom, start, part, prior, weight, c*prior.outlier, held, 4 if c > 1 else 12)
+        start = rig.through_time(shape, zoom, start, part, prior, weight, c*prior.outlier, held,
+                                 4 if c > 1 else 12)
     return start
 
 def _filled(x, at, n):

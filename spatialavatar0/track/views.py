@@ -34,14 +34,15 @@ class Shot(NamedTuple):
     camera_id: str
     mask: Path|None    # its matte, where there is one
 
-# %% ../../nbs/track/08_views.ipynb #7c058b73
+# %% ../../nbs/track/08_views.ipynb #65165be0
 def _intrinsics(r, file):
     "K and size of a record"
     try:
         w, h = int(r['w']), int(r['h'])
         fx = r.get('fl_x') or w/2/math.tan(r['camera_angle_x']/2)
         fy = r.get('fl_y') or (h/2/math.tan(r['camera_angle_y']/2) if 'camera_angle_y' in r else fx)
-        K = torch.tensor([[fx, 0, r.get('cx', w/2)], [0, fy, r.get('cy', h/2)], [0, 0, 1]], dtype=torch.float64)
+        K = [[fx, 0, r.get('cx', w/2)], [0, fy, r.get('cy', h/2)], [0, 0, 1]]
+        K = torch.tensor(K, dtype=torch.float64)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         raise UserError('a frame lacks w, h, and fl_x or camera_angle_x', file, 'write them') from None
     if any(abs(float(r.get(k) or 0)) > 1e-6 for k in ('k1', 'k2', 'k3', 'p1', 'p2')):
@@ -50,6 +51,7 @@ def _intrinsics(r, file):
         raise UserError('a frame has an impossible camera', file, 'check fl_x, w and h')
     return K, w, h
 
+# %% ../../nbs/track/08_views.ipynb #4ea8e53f
 def _camera(r, file):
     "The camera of a record: `transform_matrix` in OpenGL axes, or `world_to_camera` in OpenCV's"
     K, w, h = _intrinsics(r, file)
@@ -62,7 +64,7 @@ def _camera(r, file):
         raise UserError('a transform_matrix is not a turn and a place', file, 'write 4 x 4 numbers')
     return Camera.from_opengl(T, K, w, h) if opengl else Camera(K, T, w, h)
 
-# %% ../../nbs/track/08_views.ipynb #e8c93b5d
+# %% ../../nbs/track/08_views.ipynb #53b59342
 _NAME = re.compile(r'(\d+)_(?:cam)?(\d+)$')
 
 def _moment(r, name, i):
@@ -72,16 +74,19 @@ def _moment(r, name, i):
     camera = r.get('camera_id', r.get('camera_index', named[2] if named else '0'))
     return float(time), str(camera)
 
+# %% ../../nbs/track/08_views.ipynb #d17641aa
 def _picture_file(folder, name, file):
     "A file that the list names; it must not lie outside the folder's parent"
-    path, around = Path(os.path.normpath(folder.absolute()/name)), Path(os.path.normpath(folder.absolute()/'..'))
+    path, around = (Path(os.path.normpath(folder.absolute()/p)) for p in (name, '..'))
     if os.path.isabs(name) or not path.is_relative_to(around):
         raise UserError(f'{name} lies outside the folder', file, 'do not trust this file')
-    if not path.suffix: path = next((p for e in ('.png', '.jpg', '.jpeg') if (p := path.with_suffix(e)).exists()), path)
+    if not path.suffix:
+        named = [path.with_suffix(e) for e in ('.png', '.jpg', '.jpeg')]
+        path = next((p for p in named if p.exists()), path)
     if not path.is_file(): raise UserError(f'it names {name}, which is not there', file, 'check the paths')
     return path
 
-# %% ../../nbs/track/08_views.ipynb #3f1cdefb
+# %% ../../nbs/track/08_views.ipynb #cd55dad0
 def read_transforms(
     file: str|Path,  # transforms.json
 ) -> list[Shot]:
@@ -91,7 +96,8 @@ def read_transforms(
     except FileNotFoundError: raise UserError('there is no such file', file, 'check the path') from None
     except (ValueError, OSError) as e: raise UserError(f'cannot be read as JSON ({e})', file) from None
     frames = data.get('frames') if isinstance(data, dict) else None
-    if not isinstance(frames, list) or not frames or not all(isinstance(r, dict) and isinstance(r.get('file_path'), str) for r in frames):
+    listed = lambda r: isinstance(r, dict) and isinstance(r.get('file_path'), str)
+    if not isinstance(frames, list) or not frames or not all(map(listed, frames)):
         raise UserError('it lists no frames with a file_path', file, 'is this a NeRF-style transforms.json?')
     shared, shots = {k: v for k, v in data.items() if k != 'frames'}, []
     for i, r in enumerate(frames):
@@ -101,6 +107,7 @@ def read_transforms(
                           camera_id, mask and _picture_file(file.parent, mask, file)))
     return _counted(shots)
 
+# %% ../../nbs/track/08_views.ipynb #04bbf2b5
 def _counted(shots):
     "Instants numbered from 0, in order"
     when = {t: k for k, t in enumerate(sorted({s.time for s in shots}))}
@@ -113,7 +120,7 @@ def _lines(file):
     except (OSError, UnicodeDecodeError) as e: raise UserError(f'cannot be read ({e})', file) from None
     return [l.split() for l in text.splitlines() if l.strip() and not l.startswith('#')]
 
-# %% ../../nbs/track/08_views.ipynb #961f2d4e
+# %% ../../nbs/track/08_views.ipynb #05ea81ec
 def read_colmap(
     folder: str|Path,              # with cameras.txt and images.txt
     pictures: str|Path|None = None,  # where the pictures are; none: `images` beside or in it
@@ -131,9 +138,9 @@ def read_colmap(
     text = (folder/'images.txt').read_text(encoding='utf-8').splitlines()
     rows = [l for l in text if not l.startswith('#')][::2]
     for k, row in enumerate(r.split() for r in rows if r.strip()):
-        q, t, which, name = [float(x) for x in row[1:5]], [float(x) for x in row[5:8]], row[8], ' '.join(row[9:])
+        pose, which, name = [float(x) for x in row[1:8]], row[8], ' '.join(row[9:])
         time, camera_id = _moment({}, name, 0)
-        camera = Camera.from_colmap(torch.tensor(q), torch.tensor(t), models[which][0], *models[which][1:])
+        camera = Camera.from_colmap(torch.tensor(pose[:4]), torch.tensor(pose[4:]), *models[which])
         shots.append(Shot(_picture_file(where, name, folder/'images.txt'), camera, time,
                           camera_id if _NAME.search(Path(name).stem) else f'{k}', None))
     return _counted(shots)
@@ -157,7 +164,7 @@ def _find(shots, path, face):
     np.savez(path, **known)
     return torch.from_numpy(np.stack([known[str(k)] for k in range(len(shots))]))
 
-# %% ../../nbs/track/08_views.ipynb #e851e152
+# %% ../../nbs/track/08_views.ipynb #ed3818d4
 def scale_of(
     shots: list[Shot], xy: Tensor,  # (M,478,2), NaN where unknown
     head: HeadModel,
@@ -174,6 +181,7 @@ INNER = [33, 133, 263, 362, 1, 4, 168, 61, 291, 0, 17, 199]
 
 def _size(X): return float((X - X.mean(0)).square().sum(-1).mean().sqrt())
 
+# %% ../../nbs/track/08_views.ipynb #f495b192
 def triangulate(
     cameras: list[Camera],
     xy: Tensor,  # (M,L,2) pixels
@@ -188,20 +196,21 @@ def triangulate(
     if torch.linalg.cond(A).median() > 1e4: return None
     return torch.linalg.solve(A, b)
 
-# %% ../../nbs/track/08_views.ipynb #bbaf32e8
+# %% ../../nbs/track/08_views.ipynb #e0b4b041
 def _rescaled(camera, s):
     "A camera in a world of another unit"
     T = camera.world_to_camera.clone()
     T[:3, 3] *= s
     return Camera(camera.K, T, camera.width, camera.height)
 
+# %% ../../nbs/track/08_views.ipynb #0a2b16c5
 def _mask(shot, image, alpha, landmarks):
     "The matte of a picture: given, its own, or made"
     if shot.mask: return read_image(shot.mask)[0][..., 0]
     if alpha is not None and alpha.min() < .99: return alpha
     return matte(image, None if landmarks.isnan().any() else landmarks)
 
-# %% ../../nbs/track/08_views.ipynb #67c96d1a
+# %% ../../nbs/track/08_views.ipynb #d675d492
 def track_views(
     shots: list[Shot],
     out: str|Path,                # folder of the clip
@@ -216,7 +225,8 @@ def track_views(
     part = Part(out, dict(files=[str(s.file) for s in shots], face=face))
     xy = _find(shots, part.path/'faces.npz', face)
     seen = ~xy.isnan().flatten(1).any(1)
-    if not seen.any(): raise UserError('no face found in any picture', shots[0].file.parent, 'check the pictures')
+    if not seen.any():
+        raise UserError('no face found in any picture', shots[0].file.parent, 'check the pictures')
     scale = scale_of(shots, xy, head)
     if not .8 < scale < 1.25: shots = [s._replace(camera=_rescaled(s.camera, scale)) for s in shots]
     use = seen.nonzero()[:, 0]
