@@ -192,7 +192,14 @@ def reach(
 
 def _limit(head, codes, cameras, i): return reach(head, codes[i], cameras[i])
 
-# %% ../../nbs/track/07a_film.ipynb #ae02371b
+# %% ../../nbs/track/07a_film.ipynb #7775f8b9
+def _steadied(alpha, small, square, alpha_before, small_before, square_before):
+    "`steady`, with the frame before moved to where it is now"
+    old = torch.cat([alpha_before[..., None], small_before], -1)
+    if square: old = carry(old, square_before, square)
+    return steady(alpha, small, old[..., 0], old[..., 1:])
+
+# %% ../../nbs/track/07a_film.ipynb #924e71ea
 WARM = 6  # frames before the first whose mattes are made again, when a stopped run goes on
 
 def cut_film(
@@ -223,11 +230,8 @@ def cut_film(
             image, alpha, small, there = job.result()
             square = squares[i] if squares else None
             if small is not None:
-                if last is not None and ticks[i] - ticks[last[0]] <= 2:
-                    old = torch.cat([last[1][..., None], last[2]], -1)
-                    if squares: old = carry(old, squares[last[0]], square)
-                    alpha = steady(alpha, small, old[..., 0], old[..., 1:])
-                last = i, alpha, small
+                if last and ticks[i] - ticks[last[0]] <= 2: alpha = _steadied(alpha, small, square, *last[1:])
+                last = i, alpha, small, square
             inside = _inside(square, film.width, film.height, size) if squares else 1
             if i >= done: finishing.append(pool.submit(_finish, names[i], image, alpha, small, there, inside,
                                                        limit and partial(limit, i)))
