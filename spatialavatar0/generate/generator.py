@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'PAPER', 'PRESETS', 'PACE', 'FORMAT', 'VERSION', 'Config', 'Pooled', 'Maps', 'Generator', 'make_encoder',
            'view_from_head', 'read_header']
 
-# %% ../../nbs/generate/08_generator.ipynb #ab5a3dea
+# %% ../../nbs/generate/08_generator.ipynb #ea4117b2
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,17 +22,20 @@ from torch.nn.functional import interpolate
 
 from ..camera import Camera
 from ..core import UserError, atomic_path
+from .create import dressed
 from .encoder import SIZES, DinoEncoder, SmallEncoder, load_vit, random_vit
 from .heads import ATTRIBUTES, STEP, Heads, ResidualHead
 from .heads import expression_code, harmonics
 from .maps import Attention, Paving, fill_in, mean_pool
 from .maps import places, sample_maps, trusted_pool
+from .shell import shell
 from .styleunet import StyleUNet
 from .warp import trust
 from ..head.model import HeadCodes, HeadModel, open_head
 from ..head.uv import UVLayout
 from ..rotation import axis_angle_to_matrix
 from ..splat.avatar import Avatar
+from ..splat.gaussians import Gaussians
 
 # %% ../../nbs/generate/08_generator.ipynb #790f5659
 @dataclass(frozen=True)
@@ -67,13 +70,14 @@ PAPER = Config(grid=256, channels=32, encoder='dinov3', picture=512, feature=64,
                levels=6, style=512, memory=16)
 PRESETS = dict(small=SMALL, paper=PAPER)
 
-# %% ../../nbs/generate/08_generator.ipynb #004d18a2
+# %% ../../nbs/generate/08_generator.ipynb #746b8b42
 class Pooled(NamedTuple):
     "What was read from the portraits of one person, or of B with a leading axis"
     uv: Tensor     # (C+3,H,W) mean of features, and of colours as they came
     rgb: Tensor    # (3,H,W) mean of the colours that can be trusted
     trust: Tensor  # (1,H,W) how far
     cls: Tensor    # (D,) mean of the summaries
+    offset: Tensor # (V,3) mean of the shells that fill the mattes, metres
 
 # %% ../../nbs/generate/08_generator.ipynb #e6767f73
 class Maps(NamedTuple):
@@ -103,7 +107,7 @@ class Generator(nn.Module):
             self._build(config)
         self.to(memory_format=torch.channels_last)
 
-# %% ../../nbs/generate/08_generator.ipynb #c501916b
+# %% ../../nbs/generate/08_generator.ipynb #2b2bdf96
 @patch
 def _build(self: Generator, c: Config):
     "The parts, in the order in which random numbers are drawn"
@@ -112,7 +116,7 @@ def _build(self: Generator, c: Config):
     self.pools = nn.ModuleList(map(Attention, sizes)) if c.pooling == 'attention' else [mean_pool]*2
     self.memory = nn.Parameter(.1*torch.randn(c.memory, c.grid, c.grid))
     self.prior = nn.Parameter(torch.zeros(sum(ATTRIBUTES.values()), c.grid, c.grid))
-    known = 3 + 2 + 3 + 1  # colours, how far they are, place on the head, mask
+    known = 3 + 2 + 3 + 3 + 1  # colours, how far they are known, shell, place on the head, mask
     self.unet = StyleUNet(c.feature + 3 + known + c.memory, c.channels, self.encoder.cls, c.width,
                           c.levels, c.most, c.style)
     self.heads = Heads(c.channels)
@@ -144,21 +148,37 @@ def pictures(self: Generator,
         out.append(x if same else interpolate(x, size=(P, P), mode='bilinear', antialias=True))
     return torch.cat(out)
 
-# %% ../../nbs/generate/08_generator.ipynb #c5515734
+# %% ../../nbs/generate/08_generator.ipynb #736daa4b
 @patch
 def see(self: Generator,
         frames: Sequence,  # S of `Frame`
         layout: UVLayout,
         mattes: list,      # S of (h,w), of any size
+        offset: Tensor,    # (S,V,3) the shells
 ) -> tuple[Tensor, Tensor]:  # (S,H,W,2) and (S,1,H,W)
     "Where each UV pixel is in each picture, and how far what is seen there can be trusted"
-    v = self.head.vertices(HeadCodes.stack([f.codes for f in frames]))
+    v = self.head.vertices(HeadCodes.stack([f.codes for f in frames]), offset)
     cameras = [f.camera.resize(m.shape[1], m.shape[0]) for f, m in zip(frames, mattes)]
     with torch.autocast('cpu', enabled=False):
         seen = torch.stack([trust(layout, *x) for x in zip(v, cameras, mattes)])
     return places(layout, v, cameras), layout.to_image(seen[..., None]).movedim(-1, 1)
 
-# %% ../../nbs/generate/08_generator.ipynb #9e32d3e6
+# %% ../../nbs/generate/08_generator.ipynb #6abf96d8
+@patch
+@torch.no_grad()
+def shell(self: Generator, frames: Sequence) -> Tensor:
+    "(V,3) the mean shell of some portraits of one person, metres"
+    with torch.autocast('cpu', enabled=False):
+        return torch.stack([shell(self.head, f.codes, f.camera, f.alpha) for f in frames]).mean(0)
+
+@patch
+@torch.no_grad()
+def bases(self: Generator, layout: UVLayout, shapes: Tensor, offsets: Tensor) -> list[Gaussians]:
+    "The avatars without a network, for B people; grey"
+    with torch.autocast('cpu', enabled=False):
+        return [dressed(self.head, layout, *x).gaussians for x in zip(shapes.cpu(), offsets.cpu())]
+
+# %% ../../nbs/generate/08_generator.ipynb #05ebcc6f
 @patch
 def encode_batch(self: Generator,
                  sources: Sequence,  # B lists of `Frame`s: those of one person
@@ -166,12 +186,14 @@ def encode_batch(self: Generator,
     "Read the portraits of B people"
     frames, counts = [f for s in sources for f in s], [len(s) for s in sources]
     rgba = self.pictures(frames)
+    offset = torch.stack([self.shell(s) for s in sources])
     with torch.no_grad():
-        at, seen = (x.to(self.device) for x in self.see(frames, self.layout, list(rgba[:, 3].cpu())))
+        every = offset.repeat_interleave(torch.tensor(counts), 0)
+        at, seen = (x.to(self.device) for x in self.see(frames, self.layout, list(rgba[:, 3].cpu()), every))
     features, summary = self.encoder(rgba)
     raw = sample_maps(rgba[:, :3], at)
     uv = self.pools[0](torch.cat([sample_maps(features, at), raw], 1), counts)
-    return Pooled(uv, *trusted_pool(raw, seen, counts), self.pools[1](summary, counts))
+    return Pooled(uv, *trusted_pool(raw, seen, counts), self.pools[1](summary, counts), offset.to(self.device))
 
 # %% ../../nbs/generate/08_generator.ipynb #33fbae4d
 @patch
@@ -192,7 +214,7 @@ def view_from_head(
         skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
         return (skull.mT @ d[..., None])[..., 0]
 
-# %% ../../nbs/generate/08_generator.ipynb #be692627
+# %% ../../nbs/generate/08_generator.ipynb #3baa6104
 @patch
 def decode(self: Generator,
            pooled: Pooled,    # with a leading axis B
@@ -203,7 +225,8 @@ def decode(self: Generator,
     p, (colour, known) = self.paving, self.paving.colours(pooled.rgb, pooled.trust)
     B = len(pooled.cls)
     same = torch.cat([p.place, p.mask, self.memory]).expand(B, -1, -1, -1)
-    x = torch.cat([pooled.uv, 2*colour - 1, known, (pooled.trust/.1).clamp(max=1), same], 1)
+    thick = torch.stack([p._grid(self.layout.points(o)) for o in pooled.offset/.03])
+    x = torch.cat([pooled.uv, 2*colour - 1, known, (pooled.trust/.1).clamp(max=1), thick, same], 1)
     x = self.unet(x, pooled.cls)
     codes = codes.to(x.device)
     gamma = harmonics(view_from_head(codes, cameras))
@@ -222,7 +245,7 @@ def _head_here(self: Generator):
     if '_moved' not in self.__dict__: self.__dict__['_moved'] = self.head.to(self.device)
     return self.__dict__['_moved']
 
-# %% ../../nbs/generate/08_generator.ipynb #cc91b3ff
+# %% ../../nbs/generate/08_generator.ipynb #b655092f
 @patch
 def avatars(self: Generator,
             pooled: Pooled,    # with a leading axis B
@@ -234,7 +257,8 @@ def avatars(self: Generator,
     "Gaussians of B people"
     maps = self.decode(pooled, codes, cameras) if maps is None else maps
     colour, _ = self.paving.colours(pooled.rgb, pooled.trust)
-    gaussians = self.paving.gaussians({a: getattr(maps, a) for a in ATTRIBUTES}, colour)
+    bases = self.bases(self.layout, shapes, pooled.offset)
+    gaussians = self.paving.gaussians(bases, {a: getattr(maps, a) for a in ATTRIBUTES}, colour)
     shapes = shapes.to(self.device)
     return [Avatar(self._head_here(), s, self.layout, g) for s, g in zip(shapes, gaussians)]
 
@@ -251,7 +275,7 @@ def forward(self: Generator,
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps
 
-# %% ../../nbs/generate/08_generator.ipynb #25d06159
+# %% ../../nbs/generate/08_generator.ipynb #1e5e0ba7
 @patch
 @torch.no_grad()
 def avatar(self: Generator,
@@ -268,13 +292,15 @@ def avatar(self: Generator,
     paving = Paving(self.head, layout).to(self.device)
     fine = {a: self.onto(layout, getattr(maps, a)) for a in ATTRIBUTES}
     colour = self.onto(layout, self.paving.colours(pooled.rgb, pooled.trust)[0])
-    gaussians, = paving.gaussians(fine, colour.lerp(*paving.colours(*self.project(frames, layout))))
+    bases = self.bases(layout, ref.codes.shape[None], pooled.offset)
+    seen = self.project(frames, layout, pooled.offset)
+    gaussians, = paving.gaussians(bases, fine, colour.lerp(*paving.colours(*seen)))
     return Avatar(self._head_here(), ref.codes.shape.to(self.device), layout, gaussians, self._made(frames))
 
 @patch
 def _made(self: Generator, frames): return {'generate': f'network, {len(frames)} portraits'}
 
-# %% ../../nbs/generate/08_generator.ipynb #ee2e6662
+# %% ../../nbs/generate/08_generator.ipynb #5f5d575b
 @patch
 def onto(self: Generator, layout: UVLayout, maps: Tensor) -> Tensor:
     "Maps (B,C,H,W) on a finer grid; what has no mesh under it does not count"
@@ -282,9 +308,10 @@ def onto(self: Generator, layout: UVLayout, maps: Tensor) -> Tensor:
     return interpolate(x, size=(layout.size, layout.size), mode='bilinear', align_corners=False)
 
 @patch
-def project(self: Generator, frames: Sequence, layout: UVLayout) -> tuple[Tensor, Tensor]:
+def project(self: Generator, frames: Sequence, layout: UVLayout, offset: Tensor) -> tuple[Tensor, Tensor]:
     "Trusted colours (1,3,H,W) of one person and their trust (1,1,H,W), from the pictures in full size"
-    at, seen = (x.to(self.device) for x in self.see(frames, layout, [f.alpha for f in frames]))
+    every = offset.cpu().expand(len(frames), -1, -1)
+    at, seen = (x.to(self.device) for x in self.see(frames, layout, [f.alpha for f in frames], every))
     raw = torch.cat([sample_maps(f.image.movedim(-1, 0)[None].to(self.device), a[None])
                      for f, a in zip(frames, at)])
     return trusted_pool(raw, seen, [len(frames)])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['places', 'sample_maps', 'mean_pool', 'Attention', 'trusted_pool', 'fill_in', 'Paving']
 
-# %% ../../nbs/generate/07a_maps.ipynb #4cdaebb2
+# %% ../../nbs/generate/07a_maps.ipynb #103d823d
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from ..camera import Camera
 from ..core import check_shape
-from .create import USUAL, dressed, on_part
+from .create import USUAL, on_part
 from ..head.model import HeadModel
 from ..head.uv import UVLayout
 from ..rotation import matrix_to_quaternion
@@ -89,19 +89,17 @@ def fill_in(
     coarse = fill_in(wx/torch.where(w > 0, w, 1), (4*w).clamp(max=1))
     return x.lerp(interpolate(coarse, scale_factor=2., mode='bilinear', align_corners=False), 1 - known)
 
-# %% ../../nbs/generate/07a_maps.ipynb #e02ff8a2
+# %% ../../nbs/generate/07a_maps.ipynb #48fc920f
 class Paving(nn.Module):
-    "The mean head as Gaussians, and what departures mean there"
+    "What departures mean on the mean head, and what is common to all heads"
     def __init__(self, head: HeadModel, layout: UVLayout):
         super().__init__()
         self.layout, v = layout, head.vertices(head.codes())
-        g = dressed(head, layout, head.codes().shape, torch.zeros_like(v)).gaussians
         frames = triangle_frames(v, head.faces)
         R, s = frames.rotation[layout.triangle], frames.scale[layout.triangle]
         q = matrix_to_quaternion(R)
-        fixed = dict(xyz=g.xyz, log_scale=g.log_scale, opacity_logit=g.opacity_logit,
-                     local=R.mT/s[:, None, None], back=q*q.new_tensor([1, -1, -1, -1]),
-                     turn=quaternion_multiply(q, g.quaternion), mask=layout.mask[None].to(v),
+        fixed = dict(local=R.mT/s[:, None, None], forth=q, back=q*q.new_tensor([1, -1, -1, -1]),
+                     mask=layout.mask[None].to(v),
                      valid=layout.mask.flatten().nonzero()[:, 0], mirror=self._mirror(),
                      place=self._grid(layout.points(v)/.1), **self._usual(head))
         for name, x in fixed.items(): self.register_buffer(name, x, persistent=False)
@@ -123,7 +121,7 @@ class Paving(nn.Module):
             colour[own], inner[own] = torch.tensor(USUAL[part]), 1
         return dict(usual=self._grid(colour), inner=self._grid(inner))
 
-# %% ../../nbs/generate/07a_maps.ipynb #8058c4ca
+# %% ../../nbs/generate/07a_maps.ipynb #b8bbf32c
 @patch
 def rows(self: Paving,
          maps: Tensor,  # (B,C,H,W)
@@ -149,15 +147,18 @@ def colours(self: Paving,
 
 @patch
 def gaussians(self: Paving,
+              bases: Sequence,   # B of `Gaussians`, that are departed from
               departures: dict,  # attribute -> (B,n,H,W)
               colour: Tensor,    # (B,3,H,W) that the colour departs from
 ) -> list[Gaussians]:
     "Gaussians of B heads"
     d = {a: self.rows(m.float()) for a, m in departures.items()}
-    xyz = self.xyz + (self.local*d['xyz'][..., None, :]).sum(-1)  # no @: that would be bfloat16 in autocast
-    turn = d['quaternion'] + d['quaternion'].new_tensor([1, 0, 0, 0])
-    quaternion = quaternion_multiply(self.back, quaternion_multiply(turn, self.turn))
-    log_scale = self.log_scale + 2*(d['log_scale']/2).tanh()
-    opacity = self.opacity_logit + d['opacity_logit'][..., 0]
+    xyz, q, log_scale, opacity = (torch.stack([getattr(b, name) for b in bases]).to(self.local)
+                                  for name in ('xyz', 'quaternion', 'log_scale', 'opacity_logit'))
+    xyz = xyz + (self.local*d['xyz'][..., None, :]).sum(-1)  # no @: that would be bfloat16 in autocast
+    turn = quaternion_multiply(d['quaternion'] + self.back.new_tensor([1, 0, 0, 0]), self.forth)
+    quaternion = quaternion_multiply(quaternion_multiply(self.back, turn), q)
+    log_scale = log_scale + 2*(d['log_scale']/2).tanh()
+    opacity = opacity + d['opacity_logit'][..., 0]
     colour = self.rows(colour) + d['colour']
     return [Gaussians(*x) for x in zip(xyz, quaternion, log_scale, colour, opacity)]
