@@ -258,11 +258,11 @@ def write_imavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) ->
                                            shape_params=codes.shape[:100].tolist()))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #3af23348
+# %% ../../nbs/clip/04_samples.ipynb #4153ad50
 def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3, film: bool = False) -> list[Seen]:
     "As NeRSemble v2 comes: calibration, and pictures of three cameras"
     images, small = folder/'sequences/EXP-1-head/images', (2*size//3 - 2*size//3 % 2, size)
-    serials, seen = ('222200036', '222200037', '221501007'), []
+    serials, seen = ('221501007', '222200036', '222200037'), []
     for k in (images, folder/'calibration'): k.mkdir(parents=True)
     cameras = [c.resize(2200, 3208) for c in _ring(len(serials), size)]
     K = cameras[0].K.double().numpy()
