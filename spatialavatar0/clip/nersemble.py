@@ -71,7 +71,7 @@ class Film:
         self.file = av.open(str(self.path))
         self.frames, self.next = self.file.decode(video=0), 0
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #a610eeb5
+# %% ../../nbs/clip/05e_nersemble.ipynb #d3833455
 def _record_films(images):
     "(timestep, serial) -> film, as long as the shortest"
     films = {p.stem.removeprefix('cam_'): Film(p) for p in sorted(images.glob('cam_*.mp4'))}
@@ -87,7 +87,7 @@ def _open(record, cameras, mattes):
     else:
         w, h = picture_size(source)
         image, alpha = picture(source, w, h)
-    if abs(w/h/(FULL[0]/FULL[1]) - 1) > .03: raise UserError(f'a picture of {w}x{h} is not of these cameras', mattes)
+    if abs(w - h*FULL[0]/FULL[1]) > .03*w + 1: raise UserError(f'a picture of {w}x{h} is not of these cameras', mattes)
     matte = next(iter(sorted(mattes.glob(f'cam_{serial}_{t:06d}.*'))), None)
     if matte: alpha = grey(matte, w, h)
     alpha = torch.ones(h, w) if alpha is None else alpha

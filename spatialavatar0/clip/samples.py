@@ -258,10 +258,10 @@ def write_imavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) ->
                                            shape_params=codes.shape[:100].tolist()))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #4153ad50
+# %% ../../nbs/clip/04_samples.ipynb #82102532
 def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3, film: bool = False) -> list[Seen]:
     "As NeRSemble v2 comes: calibration, and pictures of three cameras"
-    images, small = folder/'sequences/EXP-1-head/images', (2*size//3 - 2*size//3 % 2, size)
+    images, small = folder/'sequences/EXP-1-head/images', (2*round(size*1100/3208), size)
     serials, seen = ('221501007', '222200036', '222200037'), []
     for k in (images, folder/'calibration'): k.mkdir(parents=True)
     cameras = [c.resize(2200, 3208) for c in _ring(len(serials), size)]
