@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections import Counter
 from contextlib import redirect_stderr
@@ -108,7 +109,9 @@ def change_bytes(rng, data):
     elif kind < .55: del data[i:]
     elif kind < .65: del data[i:i + rng.choice([1, 2, 4, 100])]
     elif kind < .75: data[i:i] = rng.choice([bytes(rng.choice([1, 8, 1000])), rng.randbytes(20), data[i:i + 200]])
-    elif kind < .9: data[i:i + (k := rng.choice([1, 2, 4, 8]))] = rng.choice([b'\xff', b'\0', b'\x7f', b'\x80'])*k
+    elif kind < .9:
+        k = rng.choice([1, 2, 4, 8])
+        data[i:i + k] = rng.choice([b'\xff', b'\0', b'\x7f', b'\x80'])*k
     elif kind < .95: data = bytearray(rng.choice([b'', b'{}', b'[]', b'null', b'\0'*100, rng.randbytes(300), b'PK\x05\x06' + bytes(18),
                                                  b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'[' * 100_000, b'{"a":' * 50_000]))
     else: data[i:] = rng.randbytes(max(1, len(data) - i))
@@ -261,7 +264,8 @@ def readers():
             recognise(folder)
             convert(folder, out, head, name, motion=keep)
         return go
-    found = {k: (lambda p, h, w=w: w(p, h, **SMALL), run(k)) for k, w in SAMPLES.items()}
+    found = {k: (lambda p, h, w=w, k=k: w(p, h, **SMALL, **({'cameras': 1} if k == 'vhap' else {})), run(k))
+             for k, w in SAMPLES.items()}
     assert set(found) == set(READERS)
     found['films'] = (lambda p, h: SAMPLES['nersemble'](p, h, **SMALL, film=True), run('nersemble'))
     for k in SETS: found[k] = (lambda p, h, k=k: write_set(p, k), lambda p, out, h, k=k: list_set(p, k))
@@ -329,6 +333,7 @@ def worker(name, first, count, seed, base):
     case = Case(name, flame_like(), Path(base))
     used = int(next(x for x in open('/proc/self/status') if x.startswith('VmData')).split()[1])*1024
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
+    warnings.simplefilter('ignore')
     sys.addaudithook(listen)
     resident = lambda: int(open('/proc/self/statm').read().split()[1])*resource.getpagesize()
     start = None
