@@ -38,7 +38,7 @@ def flame_like(
     return HeadModel('flame_like', faces=h.faces, n_shape=300, J_regressor=J, parents=h.parents,
                      parts=h.parts, **f)
 
-# %% ../../nbs/clip/04_samples.ipynb #350acb77
+# %% ../../nbs/clip/04_samples.ipynb #bfba40a5
 def performance(
     head: HeadModel,
     n: int = 3,                 # instants
@@ -53,7 +53,7 @@ def performance(
     size = lambda name, s: None if name in without else s
     move = turn(3, size('rotation', .2)), turn(3, size('neck', .1)), turn(6, size('eyes', .2))
     there = turn(3, size('translation', .01))
-    return [HeadCodes(shape, expression*t/n, torch.cat([move[0]*t/n, torch.tensor([.1*t, 0, 0])]),
+    return [HeadCodes(shape, expression*t/n, torch.cat([move[0]*t/n, torch.tensor([.3*t/n, 0, 0])]),
                       move[1]*t/n, move[2]*t/n, there*t/n, head.id) for t in range(n)]
 
 class Seen(NamedTuple):

@@ -50,15 +50,17 @@ def _splits(path, records):
         found[s] = [place[n] for n in names if n in place]
     return found
 
-# %% ../../nbs/clip/05a_vhap.ipynb #db76c16b
+# %% ../../nbs/clip/05a_vhap.ipynb #c1338c80
 def read_vhap(
     path: str|Path,
     head: HeadModel,
 ) -> list[Recording]:
     "The recording in a folder of VHAP, GaussianAvatars or ours; raises `UserError`"
     path = Path(path)
-    clip = Clip(path, head)
-    if Clip(path).head_id is None: check_flame(head, path)
+    clip = Clip(path)
+    if clip.head_id is None: check_flame(head, path)
+    clip.head = head
+    clip._check()
     times = _times(clip.records)
     open_ = lambda i: replace(clip[i], timestep=times[i])
     return [Recording(path.name, 'vhap', path, list(range(len(clip))), open_, head, _splits(path, clip.records),
