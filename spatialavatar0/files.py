@@ -37,7 +37,7 @@ def wrote(path: Path) -> Path:
     print(f'wrote {path}  ({n:.1f} {unit})')
     return path
 
-# %% ../nbs/88_files.ipynb #85b28a28
+# %% ../nbs/88_files.ipynb #189e4d61
 def pick_head(
     path: str|Path|None = None,  # .npz, FLAME's .pkl, or a folder of smplx
 ):                               # `HeadModel`
@@ -45,7 +45,8 @@ def pick_head(
     from spatialavatar0.head.model import HeadModel, open_head
     if path is None: return open_head()
     if not Path(path).exists(): raise wrong('there is no such file', path, 'check the path')
-    if Path(path).suffix == '.npz' and Path(path).name != 'FLAME_NEUTRAL.npz': return HeadModel.load(path)
+    if Path(path).suffix == '.npz' and Path(path).name != 'FLAME_NEUTRAL.npz':
+        return HeadModel.load(path)
     from spatialavatar0.head.flame import load_flame
     return load_flame(path)
 
@@ -74,7 +75,7 @@ def tell(facts: dict):
     width = max(map(len, facts))
     for k, x in facts.items(): print(f'{k:<{width}}  {x}')
 
-# %% ../nbs/88_files.ipynb #6442e241
+# %% ../nbs/88_files.ipynb #efc0f12d
 def head(
     action: str,                # 'info', 'import' or 'build'
     file: str|Path|None = None, # of `info` and `import`
@@ -86,7 +87,8 @@ def head(
         tell(about_head(model))
         return model
     if out is None: raise wrong('no place for the result is given', remedy='add -o FILE.npz')
-    if action == 'import' and file is None: raise wrong('no file to import is given', remedy='give a .pkl')
+    if action == 'import' and file is None:
+        raise wrong('no file to import is given', remedy='give a .pkl')
     path = target(out, '.npz')
     model = _import_head(file) if action == 'import' else _build_head()
     model.save(path)
@@ -124,7 +126,7 @@ def info(
     tell({'file': path, **facts})
     return facts
 
-# %% ../nbs/88_files.ipynb #d1f47c31
+# %% ../nbs/88_files.ipynb #3f385854
 def _about_avatar(path):
     import json
     from safetensors import SafetensorError, safe_open
@@ -137,7 +139,8 @@ def _about_avatar(path):
     if not about: raise wrong('a safetensors file, but not an avatar', path, 'give one made here')
     from spatialavatar0.refine.spikes import file_facts
     layout = f"{about['size']} x {about['size']}"
-    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout, **file_facts(path),
+    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout,
+            **file_facts(path),
             **{f'made: {k}': _short(x) for k, x in (about.get('made') or {}).items()}}
 
 def _short(x):
@@ -174,7 +177,7 @@ def _about_ply(path):
     return {'kind': f'PLY: {kind}', 'vertices': len(v.data), 'properties': len(names),
             **(file_facts(path) if 'Gaussians' in kind else {})}
 
-# %% ../nbs/88_files.ipynb #2b5a35e2
+# %% ../nbs/88_files.ipynb #8b6e4157
 def convert(
     source: str|Path,             # a folder in a known format, or a fit.npz of CAP4D
     out: str|Path,                # folder of the clip; .npz for what has no pictures
@@ -188,13 +191,15 @@ def convert(
     from spatialavatar0.clip.convert import convert as run
     out, model = target(out), pick_head(head)
     tapes = run(source, out, model, format, split, only, partial(_save_motion, out, model))
-    for t in tapes: tell({'recording': t.name, 'format': t.kind, 'frames': len(t), **{'note': '; '.join(t.notes)}})
+    for t in tapes:
+        tell({'recording': t.name, 'format': t.kind, 'frames': len(t), **{'note': '; '.join(t.notes)}})
     return wrote(out)
 
 def _save_motion(out, model, codes, cameras, file):
     "Codes as a motion in `file`, which will be `out`"
     from spatialavatar0.drive.motion import Motion
-    if out.suffix != '.npz': raise wrong('there are no pictures in it: it becomes a motion', out, 'name it .npz')
+    if out.suffix != '.npz':
+        raise wrong('there are no pictures in it: it becomes a motion', out, 'name it .npz')
     Motion.from_codes(codes, model, cameras=cameras).save(file)
 
 # %% ../nbs/88_files.ipynb #9adb5c5e
@@ -214,7 +219,7 @@ def doctor(
     if out: compose(path.name, '; '.join(ills) or 'no complaints', rows).save(out); wrote(out)
     return ills
 
-# %% ../nbs/88_files.ipynb #c953a0e5
+# %% ../nbs/88_files.ipynb #d255c2f2
 def _examine_recordings(path, head):
     "Facts, complaints, and the mesh over some frames of every recording in a folder"
     from spatialavatar0.clip.doctor import diagnose
@@ -226,7 +231,8 @@ def _examine_recordings(path, head):
         facts |= {several + k: x for k, x in d.facts.items()}
         if d.notes: facts[f'{several}note'] = '; '.join(d.notes)
         ills += [several + x for x in d.ills]
-        panels = {f'frame {f.timestep}, camera {f.camera_id}': _panel(f, model) for f in d.frames if f.image is not None}
+        panels = {f'frame {f.timestep}, camera {f.camera_id}': _panel(f, model) for f in d.frames
+                  if f.image is not None}
         if panels: rows.append(Row(f'Mesh: {name}', panels))
     return facts, ills, rows
 

@@ -73,14 +73,17 @@ def strange(rng, old, outside):
     "Something else in place of a value"
     nest = []
     for _ in range(rng.choice([5, 50])): nest = [nest]
-    words = ['', ' ', '.', '..', '/', '/etc/passwd', f'../../../{SECRET}', f'..\\..\\..\\{SECRET}', str(outside), 'a\0b', 'x'*5000,
+    words = ['', ' ', '.', '..', '/', '/etc/passwd', f'../../../{SECRET}', f'..\\..\\..\\{SECRET}',
+             str(outside), 'a\0b', 'x'*5000,
              'gr\u00fc\u00df dich \u56fe.png', '\ud83d\ude00', 'images', 'NaN', '%s%n', 'con', '-', '~/x', 'file:///etc/passwd']
-    numbers = [0, -1, 1, .5, 1e308, 1e-308, -1e9, 2**31, 2**63, 10**30, float('nan'), float('inf'), -float('inf'), True, 16384]
+    numbers = [0, -1, 1, .5, 1e308, 1e-308, -1e9, 2**31, 2**63, 10**30, float('nan'), float('inf'),
+               -float('inf'), True, 16384]
     choice = rng.random()
     if choice < .25: return rng.choice(numbers)
     if choice < .5: return rng.choice(words)
     if choice < .6: return rng.choice([None, [], {}, [[]], nest, [1]*1000, {'a': {}}, [None]*3])
-    if isinstance(old, (int, float)) and not isinstance(old, bool): return old*rng.choice([-1, 0, 10, 1e6, .001]) + rng.choice([0, .5])
+    if isinstance(old, (int, float)) and not isinstance(old, bool):
+        return old*rng.choice([-1, 0, 10, 1e6, .001]) + rng.choice([0, .5])
     if isinstance(old, list) and old: return rng.choice([old[:-1], old + old, old[::-1], [old], old*50])
     if isinstance(old, dict) and old: return dict(list(old.items())[:-1])
     return None
@@ -91,9 +94,11 @@ def strange_array(rng, x):
     x = np.array(x)
     wild = x.astype(np.float64).copy() if x.dtype.kind in 'iuf' else np.zeros(3)
     if wild.size: wild.flat[rng.randrange(wild.size)] = rng.choice([np.nan, np.inf, 1e30, -1e5, 1e6])
-    return rng.choice([lambda: wild, lambda: np.full(x.shape, np.nan), lambda: x.reshape(-1)[:-1], lambda: np.zeros(0),
+    return rng.choice([lambda: wild, lambda: np.full(x.shape, np.nan), lambda: x.reshape(-1)[:-1],
+                       lambda: np.zeros(0),
                        lambda: np.zeros((0, 7)), lambda: x.T, lambda: np.array(0.), lambda: np.array('text'),
-                       lambda: np.zeros((1, 200_000), np.float32), lambda: x.astype(bool), lambda: np.array([b'a']),
+                       lambda: np.zeros((1, 200_000), np.float32), lambda: np.zeros(x.shape,
+                                                                                    bool), lambda: np.array([b'a']),
                        lambda: wild*100, lambda: wild.astype(np.float16), lambda: wild.astype(complex),
                        lambda: np.stack([x, x]), lambda: wild.astype('>f8')])()
 
@@ -102,17 +107,23 @@ def change_bytes(rng, data):
     "Flipped, cut, repeated, swapped or replaced bytes"
     data = bytearray(data)
     n, kind = max(len(data), 1), rng.random()
-    i = rng.choice([rng.randrange(n), rng.randrange(min(n, 64)), max(0, n - 1 - rng.randrange(min(n, 64)))])
+    i = rng.choice([rng.randrange(n), rng.randrange(min(n, 64)),
+                    max(0, n - 1 - rng.randrange(min(n, 64)))])
     if kind < .35:
         for _ in range(rng.choice([1, 1, 2, 5, 20])):
-            if data: data[rng.randrange(len(data)) if rng.random() < .5 else min(i, len(data) - 1)] ^= 1 << rng.randrange(8)
+            if data:
+                data[rng.randrange(len(data))
+                     if rng.random() < .5 else min(i, len(data) - 1)] ^= 1 << rng.randrange(8)
     elif kind < .55: del data[i:]
     elif kind < .65: del data[i:i + rng.choice([1, 2, 4, 100])]
-    elif kind < .75: data[i:i] = rng.choice([bytes(rng.choice([1, 8, 1000])), rng.randbytes(20), data[i:i + 200]])
+    elif kind < .75:
+        data[i:i] = rng.choice([bytes(rng.choice([1, 8, 1000])), rng.randbytes(20), data[i:i + 200]])
     elif kind < .9:
         k = rng.choice([1, 2, 4, 8])
         data[i:i + k] = rng.choice([b'\xff', b'\0', b'\x7f', b'\x80'])*k
-    elif kind < .95: data = bytearray(rng.choice([b'', b'{}', b'[]', b'null', b'\0'*100, rng.randbytes(300), b'PK\x05\x06' + bytes(18),
+    elif kind < .95:
+        data = bytearray(rng.choice([b'', b'{}', b'[]', b'null', b'\0'*100, rng.randbytes(300),
+                                     b'PK\x05\x06' + bytes(18),
                                                  b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'[' * 100_000, b'{"a":' * 50_000]))
     else: data[i:] = rng.randbytes(max(1, len(data) - i))
     return bytes(data)
@@ -133,7 +144,10 @@ def change_json(rng, data, place, outside):
 def change_tree(rng, tree, place, outside):
     "Of arrays: a pickle or what torch saved"
     if rng.random() < .1: return put(tree, rng.choice(list(leaves(tree))), lambda old: evil(rng, place))
-    def new(old): return strange_array(rng, old) if isinstance(old, np.ndarray) and rng.random() < .8 else strange(rng, old, outside)
+    def new(old):
+        return strange_array(rng, old) if isinstance(old,
+                                                     np.ndarray) and rng.random() < .8 else strange(rng,
+                                                                                                    old, outside)
     for _ in range(rng.choice([1, 1, 2])):
         tree = put(tree, rng.choice(list(leaves(tree))), new)
         if not isinstance(tree, dict): break
@@ -145,9 +159,11 @@ def change_pickle(rng, data, place, outside):
         laughs = []
         for _ in range(60): laughs = [laughs, laughs]
         circle = {}; circle['me_0'] = circle
-        return rng.choice([pickle.dumps({'me_0': laughs}), pickle.dumps(circle), b'\x80\x02}r\xff\xff\xff\x7f.',
+        return rng.choice([pickle.dumps({'me_0': laughs}), pickle.dumps(circle),
+                           b'\x80\x02}r\xff\xff\xff\x7f.',
                            b'\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.', b'cos\nsystem\n(S"touch %s"\ntR.' % str(place).encode()])
-    return pickle.dumps(change_tree(rng, pickle.loads(data), place, outside), protocol=rng.choice([0, 2, 4, 5]))
+    return pickle.dumps(change_tree(rng, pickle.loads(data), place, outside),
+                        protocol=rng.choice([0, 2, 4, 5]))
 
 
 def change_torch(rng, data, place, outside):
@@ -175,24 +191,29 @@ def change_npz(rng, data, place, outside):
             elif k == name and kind < .85: raw = change_bytes(rng, raw)
             elif k == name and kind < .87: raw = raw + bytes(20_000_000)
             z.writestr(k + '.npy', raw)
-        if kind > .87: z.writestr(rng.choice(['../../../pwned', '/tmp/pwned', str(place), 'a\\b', 'x'*300]), 'text')
+        if kind > .87:
+            z.writestr(rng.choice(['../../../pwned', '/tmp/pwned', str(place), 'a\\b', 'x'*300]), 'text')
     return out.getvalue()
 
 
 def change_text(rng, data, place, outside):
     words = data.split()
-    if words: words[rng.randrange(len(words))] = rng.choice([b'nan', b'inf', b'1e400', b'x', b'1_0', b'-', b'0x10', b'\xff', b'1e5'])
+    if words:
+        words[rng.randrange(len(words))] = rng.choice([b'nan', b'inf', b'1e400', b'x', b'1_0', b'-',
+                                                       b'0x10', b'\xff', b'1e5'])
     return b'\n'.join(words*rng.choice([1, 1, 2, 1000]))
 
 
-CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz, '.txt': change_text}
+CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
+           '.txt': change_text}
 
 
 class Folder:
     "A valid folder that is changed and made good again"
     def __init__(self, path):
         self.path, self.touched = path, set()
-        self.whole = {p.relative_to(path): p.read_bytes() for p in sorted(path.rglob('*')) if p.is_file()}
+        self.whole = {p.relative_to(path): p.read_bytes() for p in sorted(path.rglob('*'))
+                      if p.is_file()}
         self.folders = [p.relative_to(path) for p in sorted(path.rglob('*')) if p.is_dir()]
 
     def clear(self, rel):
@@ -212,7 +233,8 @@ class Folder:
 
 def mutate(rng, folder, place, outside):
     "Change one thing, or a few; what was done, for people"
-    rel = rng.choice(list(folder.whole)) if rng.random() < .6 else rng.choice([r for r in folder.whole if r.suffix in CHANGES] or list(folder.whole))
+    rel = rng.choice(list(folder.whole)) if rng.random() < .6 else rng.choice([r for r in folder.whole
+                                                                               if r.suffix in CHANGES] or list(folder.whole))
     data, kind = folder.whole[rel], rng.random()
     if kind < .06:
         p, how = folder.clear(rel), rng.choice(['gone', 'folder', 'loop', 'pipe', 'dangling', 'moved'])
@@ -221,7 +243,8 @@ def mutate(rng, folder, place, outside):
         elif how == 'pipe': os.mkfifo(p)
         elif how == 'dangling': p.symlink_to('nowhere')
         elif how == 'moved':
-            new = rel.with_name(rng.choice(['\u56fe \u00e9.png', ' ', '-rf', 'a\nb.frame', '9'*50 + '.frame', '00001_08.png', 'cam_1_1.jpg']))
+            new = rel.with_name(rng.choice(['\u56fe \u00e9.png', ' ', '-rf', 'a\nb.frame',
+                                            '9'*50 + '.frame', '00001_08.png', 'cam_1_1.jpg']))
             folder.touched.add(new); (folder.path/new).write_bytes(data)
         return f'{rel}: {how}'
     if kind < .08 and folder.folders:
@@ -235,14 +258,21 @@ def mutate(rng, folder, place, outside):
     if kind < .12 and rel.suffix in ('.png', '.jpg'):
         from PIL import Image
         f = io.BytesIO()
-        mode, size = rng.choice(['1', 'L', 'P', 'RGBA', 'I;16', 'CMYK', 'RGB']), rng.choice([(1, 1), (16, 17), (2000, 1500), (16, 16)])
+        mode, size = rng.choice(['1', 'L', 'P', 'RGBA', 'I;16', 'CMYK', 'RGB']), rng.choice([(1, 1),
+                                                                                             (16, 17), (2000, 1500), (16, 16)])
         Image.new(mode, size).save(f, 'TIFF' if mode == 'CMYK' else 'PNG')
         new, how = f.getvalue(), f'{mode} {size}'
     elif kind < .15 and data[:4] == b'\x89PNG':
         import struct, zlib
-        head = struct.pack('>II', *rng.choice([(2**31 - 1, 2**31 - 1), (9000, 9000), (0, 5), (16, 2**20)])) + data[24:29]
-        new, how = data[:16] + head + struct.pack('>I', zlib.crc32(b'IHDR' + head)) + data[33:], 'absurd size'
-    elif kind < .65 and rel.suffix in CHANGES: new, how = CHANGES[rel.suffix](rng, data, place, outside), 'structure'
+        head = struct.pack('>II',
+                           *rng.choice([(2**31 - 1, 2**31 - 1), (9000, 9000), (0, 5),
+                                        (16, 2**20)])) + data[24:29]
+        new, how = data[:16] + head + struct.pack('>I',
+                                                  zlib.crc32(b'IHDR' + head)) + data[33:], 'absurd size'
+    elif kind < .65 and rel.suffix in CHANGES:
+        try: new, how = CHANGES[rel.suffix](rng, data, place, outside), 'structure'
+        except (ValueError, TypeError, KeyError, pickle.PicklingError): new, how = change_bytes(rng,
+                                                                                                data), 'bytes'
     else: new, how = change_bytes(rng, data), 'bytes'
     folder.clear(rel).write_bytes(new)
     return f'{rel}: {how}'
@@ -258,13 +288,16 @@ def readers():
     from spatialavatar0.clip.convert import READERS, convert, recognise
     from spatialavatar0.clip.samples import SAMPLES
     from spatialavatar0.clip.sets import SETS, list_set, write_set
-    def keep(codes, cameras, path): np.savez(path.with_suffix('.npz'), expression=codes.expression.numpy()), path.with_suffix('.npz').rename(path)
+    def keep(codes, cameras, path):
+        np.savez(path.with_suffix('.npz'),
+                 expression=codes.expression.numpy()), path.with_suffix('.npz').rename(path)
     def run(name):
         def go(folder, out, head):
             recognise(folder)
             convert(folder, out, head, name, motion=keep)
         return go
-    found = {k: (lambda p, h, w=w, k=k: w(p, h, **SMALL, **({'cameras': 1} if k == 'vhap' else {})), run(k))
+    found = {k: (lambda p, h, w=w, k=k: w(p, h, **SMALL, **({'cameras': 1} if k == 'vhap' else {})),
+                 run(k))
              for k, w in SAMPLES.items()}
     assert set(found) == set(READERS)
     found['films'] = (lambda p, h: SAMPLES['nersemble'](p, h, **SMALL, film=True), run('nersemble'))
@@ -272,13 +305,16 @@ def readers():
     return found
 
 
-forbidden = {'os.system', 'subprocess.Popen', 'os.posix_spawn', 'os.exec', 'os.fork', 'os.forkpty', 'pty.spawn', 'socket.connect'}
+forbidden = {'os.system', 'subprocess.Popen', 'os.posix_spawn', 'os.exec', 'os.fork', 'os.forkpty',
+             'pty.spawn', 'socket.connect'}
 heard = []  # what Python's audit reported during a case
 
 
 def listen(event, args):
     if event in forbidden: heard.append(f'{event} {args[:1]}')
-    elif event == 'open' and isinstance(args[0], str) and (args[0].endswith(SECRET) or args[0] == '/etc/passwd'): heard.append(f'open {args[0]}')
+    elif event == 'open' and isinstance(args[0],
+                                        str) and (args[0].endswith(SECRET) or args[0] == '/etc/passwd'):
+        heard.append(f'open {args[0]}')
 
 
 class Case:
@@ -312,7 +348,8 @@ class Case:
             with redirect_stderr(io.StringIO()): self.run(self.folder.path, self.out/'me', self.head)
         except UserError as e:
             end = 'refused'
-            if str(self.within) not in str(e) and str(self.out) not in str(e) or '\n' in str(e): end = f'no file named: {e}'
+            if str(self.within) not in str(e) and str(self.out) not in str(e) or '\n' in str(e):
+                end = f'no file named: {e}'
         except Exception as e: end = f'{type(e).__name__}: {str(e)[:200]}'
         left = [p.name for p in self.out.iterdir() if end != 'read' or p.name != 'me']
         if heard: end = f'not allowed: {heard}'
@@ -358,8 +395,10 @@ def watch(name, count, seed, hang=HANG):
     env = os.environ | dict(OMP_NUM_THREADS='1', TQDM_DISABLE='1', PYTHONHASHSEED='0', PYTHONUTF8='1')
     while first < count:
         base = tempfile.mkdtemp(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
-        words = ['--worker', name, '--first', first, '--count', count - first, '--seed', seed, '--base', base]
-        process = subprocess.Popen([sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, bufsize=0, env=env)
+        words = ['--worker', name, '--first', first, '--count', count - first, '--seed', seed, '--base',
+                 base]
+        process = subprocess.Popen([sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE,
+                                   bufsize=0, env=env)
         try:
             began, after, used = first, 'ended', 0
             with selectors.DefaultSelector() as s:
@@ -378,7 +417,8 @@ def watch(name, count, seed, hang=HANG):
                     first = i + 1
             status = process.wait()
             if first < count:
-                if first == began and status: raise SystemExit(f'{name}: the worker does not start ({status})')
+                if first == began and status:
+                    raise SystemExit(f'{name}: the worker does not start ({status})')
                 ends['BAD'] += 1
                 bad.append((first, after if after == 'hung' else f'died, status {status}', '?'))
                 first += 1

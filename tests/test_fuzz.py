@@ -1,5 +1,6 @@
 "Damaged and malicious files, a few of each kind; `python tests/fuzz.py` has thousands"
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spatialavatar0.clip.lmdb import Lmdb
 from spatialavatar0.clip.samples import flame_like
-from spatialavatar0.clip.untrusted import (inside, numbers, picture_size, pinhole, read_arrays, read_json,
+from spatialavatar0.clip.untrusted import (inside, numbers, picture_size, pinhole, read_arrays,
+                                           read_json,
                                            read_pickle_tree, read_torch, rigid)
 from spatialavatar0.core import UserError
 
@@ -39,16 +41,29 @@ def test_reader_survives(name, head, tmp_path):
     assert {e[0] for e in ends} >= ({'refused'} if name not in ('vfhq', 'hdtf') else set())
 
 
-def test_the_fuzzer_notices(head, tmp_path):
-    "A reader that unpickles, lets errors through and leaves things behind would be found"
-    case = fuzz.Case('gagavatar', head, tmp_path)
-    import pickle
-    def careless(folder, out, head):
-        out.mkdir()
-        pickle.loads((folder/'optim.pkl').read_bytes())
-    case.run = careless
-    ends = {case(i, seed=0)[0].split(':')[0] for i in range(120)}
-    assert ends & {'not allowed', 'executed'} and ends & {'UnpicklingError', 'EOFError', 'FileNotFoundError'}
+def raises(error):
+    def run(folder, out, head): raise error
+    return run
+
+
+def leaves(folder, out, head):
+    (out.parent/'.me-12ab').mkdir()
+    raise UserError('broken', folder)
+
+
+careless = {'KeyError': raises(KeyError('x')), 'no file named': raises(UserError('broken')),
+            'left behind': leaves,
+            'not allowed': lambda folder, out, head: os.system('true'),
+            'not allowed: ': lambda folder, out, head: (folder/'../../../secret.png').read_bytes(),
+            'executed': lambda folder, out, head: (out.parent.parent/'pwned').touch(),
+            'wrote outside': lambda folder, out, head: (out.parent.parent/'me').touch()}
+
+
+@pytest.mark.parametrize('end', careless)
+def test_the_fuzzer_notices(end, head, tmp_path):
+    case = fuzz.Case('hdtf', head, tmp_path)
+    case.run = careless[end]
+    assert case(0, seed=0)[0].startswith(end)
 
 
 def test_all_readers_are_fuzzed():
@@ -62,9 +77,11 @@ def reads(reader, path, data):
     except UserError as e: assert str(path) in str(e) and '\n' not in str(e)
 
 
-@pytest.mark.parametrize('reader', [read_json, read_arrays, read_pickle_tree, read_torch, Lmdb, picture_size])
+@pytest.mark.parametrize('reader',
+                         [read_json, read_arrays, read_pickle_tree, read_torch, Lmdb, picture_size])
 def test_any_bytes(reader, tmp_path):
-    starts = {b'', b'PK\x03\x04', b'\x80\x04', b'\x80\x02}q\x00', b'{"a":', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0', b'\x93NUMPY\x01\x00'}
+    starts = {b'', b'PK\x03\x04', b'\x80\x04', b'\x80\x02}q\x00', b'{"a":', b'\x89PNG\r\n\x1a\n',
+              b'\xff\xd8\xff\xe0', b'\x93NUMPY\x01\x00'}
 
     @quick
     @given(st.sampled_from(sorted(starts)), st.binary(max_size=400))
@@ -73,7 +90,8 @@ def test_any_bytes(reader, tmp_path):
 
 
 anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-                        lambda x: st.lists(x, max_size=5) | st.dictionaries(st.text(max_size=5), x, max_size=5), max_leaves=20)
+                        lambda x: st.lists(x, max_size=5) | st.dictionaries(st.text(max_size=5), x,
+                                                                            max_size=5), max_leaves=20)
 
 
 @quick
@@ -93,7 +111,8 @@ def test_any_numbers(x, shape):
     "Finite numbers of the wanted shape, or a complaint"
     try: got = numbers(x, shape, 'x', 'f')
     except UserError: return
-    assert got.isfinite().all() and got.ndim == len(shape) and all(n in (-1, k) for n, k in zip(shape, got.shape))
+    assert got.isfinite().all() and got.ndim == len(shape) and all(n in (-1, k) for n,
+                                                                   k in zip(shape, got.shape))
 
 
 @quick
@@ -105,10 +124,11 @@ def test_any_camera(matrix, k):
 
 
 @quick
-@given(st.text(max_size=40) | st.lists(st.sampled_from(['..', '.', '/', '\\', 'a', '\0', '~', 'C:', ' ']), max_size=12).map('/'.join),
+@given(st.text(max_size=40)
+       | st.lists(st.sampled_from(['..', '.', '/', '\\', 'a', '\0', '~', 'C:', ' ']),
+                  max_size=12).map('/'.join),
        st.integers(0, 1))
 def test_any_path_stays_inside(name, up):
-    import os
     here = Path('/x/y/z')
     try: found = inside(here, name, up)
     except UserError: return
@@ -123,7 +143,6 @@ def test_json_of_a_million_frames(tmp_path):
 
 def test_full_disk_and_read_only_folder(head, tmp_path):
     "An `OSError` of the disk's, which the command line tells in a line; nothing is left"
-    import os
     import resource
 
     from spatialavatar0.clip.convert import convert

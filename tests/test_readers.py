@@ -47,13 +47,15 @@ def test_top_level_keys(clip):
 
 def test_keys_and_types_of_a_frame(clip):
     "`camera_index` is kept by GaussianAvatars only where `camera_id` is there"
-    kinds = dict(timestep_index=int, timestep_index_original=int, timestep_id=str, camera_index=int, camera_id=str, cx=float,
+    kinds = dict(timestep_index=int, timestep_index_original=int, timestep_id=str, camera_index=int,
+                 camera_id=str, cx=float,
                  cy=float, fl_x=float, fl_y=float, h=int, w=int, camera_angle_x=float, camera_angle_y=float,
                  transform_matrix=list, file_path=str, fg_mask_path=str, flame_param_path=str)
     for r in frames(clip):
         assert {k: type(x) for k, x in r.items()} == kinds
         assert np.shape(r['transform_matrix']) == (4, 4) and r['transform_matrix'][3] == [0, 0, 0, 1]
-        for size, f, angle in ((r['w'], r['fl_x'], r['camera_angle_x']), (r['h'], r['fl_y'], r['camera_angle_y'])):
+        for size, f, angle in ((r['w'], r['fl_x'], r['camera_angle_x']),
+                               (r['h'], r['fl_y'], r['camera_angle_y'])):
             assert math.isclose(angle, 2*math.atan(size/(2*f)), rel_tol=1e-9)
 
 
@@ -61,7 +63,8 @@ def test_names(clip):
     "Five digits of the instant, two of the camera"
     for r in frames(clip):
         t, c = r['timestep_index'], r['camera_index']
-        assert (r['file_path'], r['fg_mask_path']) == (f'images/{t:05d}_{c:02d}.png', f'fg_masks/{t:05d}_{c:02d}.png')
+        assert (r['file_path'], r['fg_mask_path']) == (f'images/{t:05d}_{c:02d}.png',
+                                                       f'fg_masks/{t:05d}_{c:02d}.png')
         assert r['flame_param_path'] == f'flame_param/{t:05d}.npz'
     named = {r[k] for r in frames(clip) for k in ('file_path', 'fg_mask_path', 'flame_param_path')}
     assert named == {p.relative_to(clip).as_posix() for p in clip.glob('*/*')}
@@ -73,7 +76,8 @@ def test_pictures(clip):
         with Image.open(clip/r['fg_mask_path']) as p: assert p.mode == 'L' and p.size == (r['w'], r['h'])
 
 
-shapes = dict(translation=(1, 3), rotation=(1, 3), neck_pose=(1, 3), jaw_pose=(1, 3), eyes_pose=(1, 6), shape=(300,),
+shapes = dict(translation=(1, 3), rotation=(1, 3), neck_pose=(1, 3), jaw_pose=(1, 3), eyes_pose=(1, 6),
+              shape=(300,),
               expr=(1, 100), static_offset=(1, 5143, 3))
 
 
@@ -82,7 +86,8 @@ def test_flame_param(clip):
     found = []
     for t in range(10):
         with np.load(clip/f'flame_param/{t:05d}.npz') as z:
-            assert {k: z[k].shape for k in z.files} == shapes and {z[k].dtype for k in z.files} == {np.dtype('f4')}
+            assert {k: z[k].shape for k in z.files} == shapes and {z[k].dtype
+                                                                   for k in z.files} == {np.dtype('f4')}
             found.append(z['shape'])
     assert all((x == found[0]).all() for x in found)
 
@@ -98,7 +103,8 @@ def test_canonical_flame_param(clip):
 
 def test_splits(clip):
     "The first 70 % of the instants, rounded up, train; the last camera validates; the rest tests, on all cameras"
-    found = {s: {(r['timestep_index'], r['camera_index']) for r in frames(clip, s)} for s in ('train', 'val', 'test')}
+    found = {s: {(r['timestep_index'], r['camera_index']) for r in frames(clip, s)}
+             for s in ('train', 'val', 'test')}
     assert found == dict(train={(t, 0) for t in range(7)}, val={(t, 1) for t in range(7)},
                          test={(t, c) for t in range(7, 10) for c in (0, 1)})
     assert 0 in {t for t, _ in found['train']}

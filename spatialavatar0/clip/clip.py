@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Frame', 'Clip']
 
-# %% ../../nbs/clip/02_clip.ipynb #9b467225
+# %% ../../nbs/clip/02_clip.ipynb #41b4685d
 import json, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..camera import Camera
 from .image import composite, write_image
-from .untrusted import (frames_of, grey, inside, number, numbers, picture, pinhole, read_arrays,
+from .untrusted import (frames_of, grey, inside, number, numbers, picture, pinhole,
+                                           read_arrays,
                                            read_json, rigid)
 from ..core import UserError, atomic_path
 from ..head.model import HeadCodes, HeadModel

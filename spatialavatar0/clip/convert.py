@@ -18,7 +18,7 @@ from .untrusted import guard
 from ..core import UserError, atomic_path, progress
 from ..head.model import HeadCodes, HeadModel
 
-# %% ../../nbs/clip/06_convert.ipynb #0b202496
+# %% ../../nbs/clip/06_convert.ipynb #acebe1d6
 class Format(NamedTuple):
     "How to tell a format, and how to read it"
     what: str          # for people
@@ -29,13 +29,16 @@ READERS: dict[str, Format] = {
     'nersemble': Format('NeRSemble v2, raw', nersemble.is_nersemble, nersemble.read_nersemble),
     'flashavatar': Format('FlashAvatar', metrical.is_flashavatar, metrical.read_flashavatar),
     'gagavatar': Format('GAGAvatar_track', gagavatar.is_gagavatar, gagavatar.read_gagavatar),
-    'gaussianavatars': Format('a model of GaussianAvatars', models.is_model, models.read_gaussianavatars),
+    'gaussianavatars': Format('a model of GaussianAvatars', models.is_model,
+                              models.read_gaussianavatars),
     'cap4d': Format('a fit of CAP4D', models.is_cap4d, models.read_cap4d),
     'vhap': Format('VHAP, GaussianAvatars, or ours', vhap.is_vhap, vhap.read_vhap),
     'insta': Format('INSTA', metrical.is_insta, metrical.read_insta),
     'metrical': Format('metrical-tracker', metrical.is_metrical, metrical.read_metrical),
-    'imavatar': Format('IMavatar, PointAvatar, SplattingAvatar', imavatar.is_imavatar, imavatar.read_imavatar)}
+    'imavatar': Format('IMavatar, PointAvatar, SplattingAvatar', imavatar.is_imavatar,
+                       imavatar.read_imavatar)}
 
+# %% ../../nbs/clip/06_convert.ipynb #b605483a
 def recognise(path: str|Path) -> str:  # a name in `READERS`
     "The format of a folder; `UserError` where it is none that is known"
     path = Path(path)
@@ -45,13 +48,15 @@ def recognise(path: str|Path) -> str:  # a name in `READERS`
             if f.found(path): return name
     raise UserError('no known format', path, f"give the folder of one of: {', '.join(READERS)}")
 
+# %% ../../nbs/clip/06_convert.ipynb #b816850a
 def read_recordings(path: str|Path, head: HeadModel, format: str|None = None) -> list[Recording]:
     "Everything in a folder, in the format named, or in the one it looks like; raises `UserError`"
     path, name = Path(path), format or recognise(path)
-    if name not in READERS: raise UserError(f'there is no format {name!r}', remedy=f"use {', '.join(READERS)}")
+    if name not in READERS:
+        raise UserError(f'there is no format {name!r}', remedy=f"use {', '.join(READERS)}")
     with guard(path, f'{name} folder'): return READERS[name].read(path, head)
 
-# %% ../../nbs/clip/06_convert.ipynb #8047f5b3
+# %% ../../nbs/clip/06_convert.ipynb #2c5435be
 def _write_clip(recording, out, head):
     "A clip with the recording's own splits"
     clip = Clip.write(progress(recording, recording.name), out, head)
@@ -62,22 +67,25 @@ def _write_clip(recording, out, head):
         part = [clip.records[i] for i in recording.splits.get(s, ())]
         _write_json(Path(out)/f'transforms_{s}.json', part, shared)
 
+# %% ../../nbs/clip/06_convert.ipynb #708d7613
 def _write_one(recording, out, head, motion):
     "A recording as what it can become"
     first = recording[0]
     if first.image is None:
-        if motion is None: raise UserError('there are no pictures in it', recording.path, 'it can only be a motion')
+        if motion is None:
+            raise UserError('there are no pictures in it', recording.path, 'it can only be a motion')
         frames = list(recording)
         cameras = [f.camera for f in frames] if first.camera else []
         motion(HeadCodes.stack([f.codes for f in frames]), cameras, out)
     elif first.codes is None: nersemble.write_views(recording, out)
     else: _write_clip(recording, out, head)
 
-# %% ../../nbs/clip/06_convert.ipynb #5270bf9e
+# %% ../../nbs/clip/06_convert.ipynb #44920a76
 def plain_name(name: str) -> str:
     "A name that is safe as a file's"
     return re.sub(r'[^\w.+-]', '_', name).lstrip('.')[:100] or 'clip'
 
+# %% ../../nbs/clip/06_convert.ipynb #f91684b0
 def convert(
     source: str|Path,           # a folder in a known format
     out: str|Path,              # a clip's folder; of several recordings, a folder with one for each
@@ -99,7 +107,8 @@ def convert(
         if len(tapes) == 1: _write_one(tapes[0], new, head, motion)
         else:
             new.mkdir()
-            for i, t in enumerate(tapes): _write_one(t, new/_unused(new, plain_name(t.name), i), head, motion)
+            for i, t in enumerate(tapes):
+                _write_one(t, new/_unused(new, plain_name(t.name), i), head, motion)
     return tapes
 
 # %% ../../nbs/clip/06_convert.ipynb #8eee2311

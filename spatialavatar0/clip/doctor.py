@@ -60,11 +60,12 @@ def _nearer(scale):
         return T
     return f
 
-# %% ../../nbs/clip/07_doctor.ipynb #445c6e39
+# %% ../../nbs/clip/07_doctor.ipynb #9a07169c
 MISTAKES: dict[str, Callable] = {  # what it would be -> the matrix as it should be
-    "y and z of the cameras are negated: OpenGL's axes taken for OpenCV's, or the other way": _flip(*FLIPS['opengl']),
+    "y and z of the cameras are negated: OpenGL's axes for OpenCV's, or the reverse":
+        _flip(*FLIPS['opengl']),
     "x and y of the cameras are negated: PyTorch3D's axes?": _flip(*FLIPS['pytorch3d']),
-    'cameras are stored camera to world, and read as world to camera, or the other way': torch.linalg.inv,
+    'cameras are stored camera to world and read the other way, or the reverse': torch.linalg.inv,
     "y and z of the head are negated: is this CAP4D's?": _head(1, -1, -1),
     "scale is 5×: is this GAGAvatar's?": _nearer(5),
     "scale is 4×: is this IMavatar's, PointAvatar's or SplattingAvatar's?": _nearer(4),
@@ -99,26 +100,31 @@ def _changed(v, head, camera, alpha, f, change):
     except RuntimeError: return 0.
     return fit(v, head.faces, camera, alpha, head_turn(f.codes, camera))
 
-# %% ../../nbs/clip/07_doctor.ipynb #63b08371
+# %% ../../nbs/clip/07_doctor.ipynb #c8b2289c
 LIMITS = dict(shape=8., expression=12., rotation=3.2, jaw=1., neck=1.3, eyes=1.1, translation=5.)
 
 def parts(codes: HeadCodes) -> dict:  # name -> (T,n)
     "Codes of T frames under the names of `LIMITS`"
     c = codes.expand(*codes.batch)
-    return dict(shape=c.shape, expression=c.expression, rotation=c.pose[:, :3], jaw=c.pose[:, 3:], neck=c.neck,
+    return dict(shape=c.shape, expression=c.expression, rotation=c.pose[:, :3], jaw=c.pose[:, 3:],
+                neck=c.neck,
                 eyes=c.eyes, translation=c.translation)
 
+# %% ../../nbs/clip/07_doctor.ipynb #ee57cd73
 def strange_codes(codes: HeadCodes) -> list[str]:
     "Complaints about codes that no face has"
     ills = []
     for name, x in parts(codes).items():
-        if bad := int((~x.isfinite()).any(-1).sum()): ills.append(f'{name} is no number in {bad} frames'); continue
-        if n := int((x.abs() > LIMITS[name]).any(-1).sum()):
-            ills.append(f'{name} reaches {x.abs().max():.3g} in {n} frames; up to {LIMITS[name]:g} is plausible')
+        bad, far = int((~x.isfinite()).any(-1).sum()), int((x.abs() > LIMITS[name]).any(-1).sum())
+        most = f'{x.abs().max():.3g} in {far} frames; up to {LIMITS[name]:g} is plausible'
+        if bad: ills.append(f'{name} is no number in {bad} frames')
+        elif far: ills.append(f'{name} reaches {most}')
     x = codes.expand(*codes.batch).shape
-    if len(x) > 1 and (x - x[:1]).abs().max() > 1e-3: ills.append('shape changes over time; is this one person?')
+    if len(x) > 1 and (x - x[:1]).abs().max() > 1e-3:
+        ills.append('shape changes over time; is this one person?')
     if len(x) > 20 and not codes.expression.std(0).any(): ills.append('the expression never changes')
-    if len(x) > 20 and (codes.pose[..., 3] < -.1).float().mean() > .3: ills.append('the jaw opens upwards; is its sign right?')
+    if len(x) > 20 and (codes.pose[..., 3] < -.1).float().mean() > .3:
+        ills.append('the jaw opens upwards; is its sign right?')
     return ills
 
 # %% ../../nbs/clip/07_doctor.ipynb #e8fff995
@@ -136,17 +142,17 @@ def jumps(
     far = ((angle > 20) & (angle > 8*angle.median())) | ((way > .06) & (way > 8*way.median()))
     return (far.nonzero()[:, 0] + 1).tolist()
 
-# %% ../../nbs/clip/07_doctor.ipynb #a90d6df4
+# %% ../../nbs/clip/07_doctor.ipynb #518f84cc
 def matte_complaints(frames: list[Frame], head: HeadModel) -> list[str]:
     "What is wrong with the mattes of some frames"
-    ills, n = [], len(frames)
+    ills, seen = [], f'of {len(frames)} frames looked at'
     parts_ = [f.alpha.mean().item() for f in frames]
-    if empty := sum(p < .01 for p in parts_): ills.append(f'the matte is empty in {empty} of {n} frames looked at')
+    if empty := sum(p < .01 for p in parts_): ills.append(f'the matte is empty in {empty} {seen}')
     if min(parts_) > .99: return ['there are no mattes: the background counts as the person']
     soft = sum(((f.alpha > .1) & (f.alpha < .9)).float().mean().item() > .25 for f in frames)
-    if soft: ills.append(f'the matte is blurred in {soft} of {n} frames looked at')
+    if soft: ills.append(f'the matte is blurred in {soft} {seen}')
     holes = sum(_hole(f, head) > .1 for f in frames) - empty
-    if holes > 0: ills.append(f'the matte has holes in the head in {holes} of {n} frames looked at')
+    if holes > 0: ills.append(f'the matte has holes in the head in {holes} {seen}')
     return ills
 
 def _hole(f, head):
@@ -155,25 +161,27 @@ def _hole(f, head):
     S = rasterize(xy.clamp(-1e4, 1e4), z, head.faces, f.camera.height, f.camera.width)[0] >= 0
     return ((f.alpha[S] < .5).float().mean()).item() if S.any() else 0.
 
-# %% ../../nbs/clip/07_doctor.ipynb #ac4ee1a5
+# %% ../../nbs/clip/07_doctor.ipynb #60bf0648
 def file_complaints(path: Path) -> tuple[dict, list[str]]:  # facts, complaints
     "Files that a clip names and has not, and pictures that it has and does not name"
     clip = Clip(path)
     named = {k: {str(r[k]) for r in clip.records if isinstance(r.get(k), str) and r[k]}
              for k in ('file_path', 'fg_mask_path', 'flame_param_path')}
     missing = [n for names in named.values() for n in sorted(names) if not clip._file(n).is_file()]
-    here = {p.relative_to(path).as_posix() for k in ('images', 'fg_masks', 'flame_param') for p in (path/k).glob('*')}
+    here = {p.relative_to(path).as_posix() for k in ('images', 'fg_masks', 'flame_param')
+            for p in (path/k).glob('*')}
     extra = sorted(here - {n.removeprefix('./') for names in named.values() for n in names})
     ills = [f'{len(x)} {what}, {x[0]} first' for x, what in
             ((missing, 'files are missing'), (extra, 'files belong to no frame')) if x]
     splits = {}
     for s in ('train', 'val', 'test'):
-        if (path/f'transforms_{s}.json').is_file(): splits[s] = {str(r['file_path']) for r in Clip(path, split=s).records}
+        if (path/f'transforms_{s}.json').is_file():
+            splits[s] = {str(r['file_path']) for r in Clip(path, split=s).records}
     both = splits.get('train', set()) & splits.get('test', set())
     if both: ills.append(f'{len(both)} frames are in both training and test')
     return {'mattes': len(named['fg_mask_path'])}, ills
 
-# %% ../../nbs/clip/07_doctor.ipynb #d2bb2879
+# %% ../../nbs/clip/07_doctor.ipynb #bf39ee94
 @dataclass
 class Diagnosis:
     "What is in a recording, and what is wrong with it"
@@ -184,18 +192,21 @@ class Diagnosis:
 
 def flame_year(head: HeadModel) -> str:
     "The year of a FLAME, by its name; nothing for other heads"
-    for year, words in dict([('2023', ('2023',)), ('2020', ('2020', 'generic_model', 'FLAME_NEUTRAL'))]).items():
+    for year, words in dict([('2023', ('2023',)),
+                             ('2020', ('2020', 'generic_model', 'FLAME_NEUTRAL'))]).items():
         if any(w.lower() in head.name.lower() for w in words): return year
     return ''
 
-# %% ../../nbs/clip/07_doctor.ipynb #a3769ecd
+# %% ../../nbs/clip/07_doctor.ipynb #bfabee99
 def _motion(tape, limit=400):
     "Codes, and cameras by their names, of a recording; of a long one, only runs of neighbouring frames"
     order = range(len(tape))
-    if len(tape) > limit: order = [i for k in range(8) for i in range(k*len(tape)//8, k*len(tape)//8 + limit//8)]
+    if len(tape) > limit:
+        order = [i for k in range(8) for i in range(k*len(tape)//8, k*len(tape)//8 + limit//8)]
     frames = [tape[i] for i in order]
     return [(i, f.timestep, f.camera_id, f.camera, f.codes) for i, f in zip(order, frames)]
 
+# %% ../../nbs/clip/07_doctor.ipynb #e2173a40
 def _jumps(rows):
     "Complaints about jumps, camera by camera"
     found = []
@@ -205,38 +216,46 @@ def _jumps(rows):
         at = jumps(HeadCodes.stack([r[4] for r in mine]), [r[3] for r in mine])
         found += [mine[i][0] for i in at if mine[i][1] - mine[i - 1][1] < 3]
     n = len(found)
-    return [f"the head jumps at frame {', '.join(map(str, found[:3]))}{', …' if n > 3 else ''}: {n} times"] if n else []
+    where = ', '.join(map(str, found[:3])) + (', …' if n > 3 else '')
+    return [f'the head jumps at frame {where}: {n} times'] if n else []
 
-# %% ../../nbs/clip/07_doctor.ipynb #e92d0352
+# %% ../../nbs/clip/07_doctor.ipynb #87dec459
 def examine(
     tape: Recording,
     looks: int = 6,    # frames that are looked at closely
 ) -> Diagnosis:
     "What is wrong with a recording; raises `UserError` where it cannot be read"
-    facts = {'format': tape.kind, 'frames': len(tape), **{f'{s} frames': len(x) for s, x in tape.splits.items()}}
+    facts = {'format': tape.kind, 'frames': len(tape),
+             **{f'{s} frames': len(x) for s, x in tape.splits.items()}}
     found = Diagnosis(facts, [], list(tape.notes))
-    found.frames = [tape[i] for i in sorted({round(j*(len(tape) - 1)/(looks - 1)) for j in range(looks)})]
+    found.frames = [tape[i]
+                    for i in sorted({round(j*(len(tape) - 1)/(looks - 1)) for j in range(looks)})]
     first, head = found.frames[0], tape.head
     if first.codes is None: return found
     if tape.year and flame_year(head) and flame_year(head) != tape.year:
-        found.ills.append(f'its codes are of FLAME {tape.year}, the head is FLAME {flame_year(head)}: {head.name}')
+        year = flame_year(head)
+        found.ills.append(f'its codes are of FLAME {tape.year}, the head is FLAME {year}: {head.name}')
     rows = _motion(tape)
     found.ills += strange_codes(HeadCodes.stack([r[4] for r in rows])) + _jumps(rows)
     if first.camera is None or first.image is None: return found
     sizes = {(f.camera.width, f.camera.height) for f in found.frames}
-    facts |= {'cameras': len({r[2] for r in rows}), 'pictures': ', '.join(f'{w} x {h}' for w, h in sorted(sizes))}
+    facts |= {'cameras': len({r[2] for r in rows}),
+              'pictures': ', '.join(f'{w} x {h}' for w, h in sorted(sizes))}
     score, words = guess(head, found.frames)
     facts['fit of the mesh'] = f'{score:.2f}'
-    if score < .35: found.ills.append(f"the mesh does not lie on the head ({score:.2f}); {words or 'no mistake of axes or scale explains it'}")
+    if score < .35:
+        why = words or 'no mistake of axes or scale explains it'
+        found.ills.append(f'the mesh does not lie on the head ({score:.2f}); {why}')
     found.ills += matte_complaints(found.frames, head)
     return found
 
-# %% ../../nbs/clip/07_doctor.ipynb #a8269fa6
+# %% ../../nbs/clip/07_doctor.ipynb #84a3a938
 def diagnose(path: str|Path, head: HeadModel) -> dict[str, Diagnosis]:  # by the recordings' names
     "What is wrong with everything in a folder"
     kind = recognise(path)
     facts, ills = file_complaints(Path(path)) if kind == 'vhap' else ({}, [])
-    if ills and 'missing' in ills[0]: return {Path(path).name: Diagnosis({'format': kind, **facts}, ills)}
+    if ills and 'missing' in ills[0]:
+        return {Path(path).name: Diagnosis({'format': kind, **facts}, ills)}
     found = {t.name: examine(t) for t in read_recordings(path, head, kind)}
     for d in found.values():
         d.facts |= facts

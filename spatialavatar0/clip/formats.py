@@ -24,7 +24,7 @@ from ..core import UserError, check_shape
 from ..head.model import HeadCodes, HeadModel
 from ..rotation import matrix_to_quaternion
 
-# %% ../../nbs/clip/05_formats.ipynb #016b8bd3
+# %% ../../nbs/clip/05_formats.ipynb #a8597566
 @dataclass(frozen=True, repr=False)
 class Recording:
     "Frames of one person in somebody else's files, each read when asked for"
@@ -32,7 +32,7 @@ class Recording:
     kind: str               # the format's name
     path: Path              # the folder
     records: list           # what the reader knows about each frame
-    open: Callable          # record -> `Frame`; without pictures its `image` is None, without codes `codes`
+    open: Callable          # record -> `Frame`; its `image` or `codes` is None where there is none
     head: HeadModel         # whose codes they are
     splits: dict = field(default_factory=dict)  # 'train', 'val', 'test' -> numbers of frames
     notes: tuple = ()       # what was assumed, what was left out
@@ -108,7 +108,7 @@ def to_camera(
     T[:3, 3] /= scale
     return Camera(K.to(T), T, width, height).to(torch.float32)
 
-# %% ../../nbs/clip/05_formats.ipynb #284b7b80
+# %% ../../nbs/clip/05_formats.ipynb #7332ff21
 def fill(
     x: Tensor,       # (n)
     size: int,
@@ -117,7 +117,8 @@ def fill(
 ) -> Tensor:         # (size)
     "A code with zeros up to the size of the head's"
     if len(x) > size and x[size:].any():
-        raise UserError(f'{len(x)} numbers of {what}, the head model has {size}', path, 'give a full FLAME')
+        raise UserError(f'{len(x)} numbers of {what}, the head model has {size}', path,
+                        'give a full FLAME')
     return torch.cat([x[:size], x.new_zeros(max(0, size - len(x)))])
 
 def check_flame(head: HeadModel, path):

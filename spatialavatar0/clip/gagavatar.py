@@ -21,13 +21,14 @@ from .untrusted import guard, pinhole, read_json, read_pickle_tree, rigid
 from ..core import UserError
 from ..head.model import HeadModel
 
-# %% ../../nbs/clip/05b_gagavatar.ipynb #557e2c98
+# %% ../../nbs/clip/05b_gagavatar.ipynb #63d2d86d
 def by_video(keys) -> dict:
     "Video -> its keys, in the order of their numbers"
     videos = {}
     for key in keys:
         video, _, n = str(key).rpartition('_')
-        if n.isascii() and n.isdigit() and len(n) < 10: videos.setdefault(video or 'video', []).append((int(n), key))
+        if n.isascii() and n.isdigit() and len(n) < 10:
+            videos.setdefault(video or 'video', []).append((int(n), key))
     return {v: [k for _, k in sorted(found)] for v, found in sorted(videos.items())}
 
 # %% ../../nbs/clip/05b_gagavatar.ipynb #6658490a
@@ -49,21 +50,25 @@ def gaga_camera(matrix, size: int, path):
     K, w, h = pinhole(6*size, 6*size, size/2, size/2, size, size, path)
     return to_camera(M, K, w, h, 'pytorch3d', 5)
 
-# %% ../../nbs/clip/05b_gagavatar.ipynb #c6ae3414
+# %% ../../nbs/clip/05b_gagavatar.ipynb #b2decb00
 def _frame(key, pictures, tracked, head, path, number):
     "A frame of GAGAvatar_track"
     r = tracked.get(key)
     if not isinstance(r, dict): raise UserError(f'it has no {key!r}', path)
-    lacks = [k for k in ('shapecode', 'expcode', 'posecode', 'eyecode', 'transform_matrix') if k not in r]
+    lacks = [k for k in ('shapecode', 'expcode', 'posecode', 'eyecode', 'transform_matrix')
+             if k not in r]
     if lacks: raise UserError(f"{key} has no {', '.join(lacks)}", path, 'is it of GAGAvatar_track?')
-    codes = flame_codes(head, path, r['shapecode'], r['expcode'], jaw=np.ravel(r['posecode'])[3:], eyes=r['eyecode'])
+    codes = flame_codes(head, path, r['shapecode'], r['expcode'], jaw=np.ravel(r['posecode'])[3:],
+                        eyes=r['eyecode'])
     image = shot(pictures[key], pictures.path)
-    return Frame(image, black_matte(image), gaga_camera(r['transform_matrix'], len(image), path), codes, number[key])
+    return Frame(image, black_matte(image), gaga_camera(r['transform_matrix'], len(image), path), codes,
+                 number[key])
 
-# %% ../../nbs/clip/05b_gagavatar.ipynb #99459817
+# %% ../../nbs/clip/05b_gagavatar.ipynb #226f4620
 def is_gagavatar(path: Path) -> bool:
     "Whether a folder is GAGAvatar_track's"
-    return (Path(path)/'img_lmdb').exists() or any((Path(path)/k).exists() for k in ('optim.pkl', 'smoothed.pkl'))
+    return (Path(path)/'img_lmdb').exists() or any((Path(path)/k).exists()
+                                                   for k in ('optim.pkl', 'smoothed.pkl'))
 
 def read_gagavatar(
     path: str|Path,
@@ -78,15 +83,17 @@ def read_gagavatar(
     videos = by_video(k for k in tracked if k in pictures)
     if not videos: raise UserError('no picture has codes', file, 'are both of one recording?')
     notes = ['mattes are taken from the black background']
-    if lost := len(tracked) - sum(map(len, videos.values())): notes.append(f'{lost} codes have no picture')
+    if lost := len(tracked) - sum(map(len, videos.values())):
+        notes.append(f'{lost} codes have no picture')
     return [_recording(name, keys, pictures, tracked, head, file, splits, tuple(notes))
             for name, keys in videos.items()]
 
-# %% ../../nbs/clip/05b_gagavatar.ipynb #3729f2ad
+# %% ../../nbs/clip/05b_gagavatar.ipynb #59b1b45f
 def _recording(name, keys, pictures, tracked, head, file, splits, notes):
     "One video"
     number = {k: i for i, k in enumerate(keys)}
     open_ = partial(_frame, pictures=pictures, tracked=tracked, head=head, path=file, number=number)
     parts = {s: [number[k] for k in splits[s] if isinstance(k, str) and k in number]
              for s in ('train', 'val', 'test') if isinstance(splits.get(s), list)}
-    return Recording(name, 'gagavatar', file.parent, keys, open_, head, {s: x for s, x in parts.items() if x}, notes)
+    return Recording(name, 'gagavatar', file.parent, keys, open_, head,
+                     {s: x for s, x in parts.items() if x}, notes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['relative_pinhole', 'is_imavatar', 'read_imavatar']
 
-# %% ../../nbs/clip/05d_imavatar.ipynb #2155bd67
+# %% ../../nbs/clip/05d_imavatar.ipynb #ccf6e75c
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import torch
 
 from .clip import Frame
 from .formats import Recording, check_flame, flame_codes, tail_split, to_camera
-from .untrusted import (frames_of, grey, inside, numbers, picture, picture_size, pinhole, read_json,
+from .untrusted import (frames_of, grey, inside, numbers, picture, picture_size,
+                                           pinhole, read_json,
                                            rigid)
 from ..core import UserError
 from ..head.model import HeadModel
@@ -71,8 +72,9 @@ def read_imavatar(path: str|Path, head: HeadModel) -> list[Recording]:
     if not found: raise UserError('there is no flame_params.json', path, 'give the folder of a sequence')
     return found
 
-# %% ../../nbs/clip/05d_imavatar.ipynb #6c99066c
+# %% ../../nbs/clip/05d_imavatar.ipynb #65bc8322
 def _sequences(path):
     "Folders with a `flame_params.json`: this one, or those up to two below it"
     if (path/'flame_params.json').is_file(): return [path]
-    return sorted(p.parent for k in ('*', '*/*') for p in path.glob(f'{k}/flame_params.json') if p.is_file())
+    return sorted(p.parent for k in ('*', '*/*') for p in path.glob(f'{k}/flame_params.json')
+                  if p.is_file())

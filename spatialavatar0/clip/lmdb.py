@@ -14,10 +14,10 @@ from fastcore.basics import patch
 from .untrusted import guard
 from ..core import UserError, atomic_path
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #97e29a1a
+# %% ../../nbs/clip/01b_lmdb.ipynb #658615fa
 HEADER = struct.Struct('<QHHHH')                  # number, padding, flags, lower, upper
 META = struct.Struct('<IIQQ')                     # magic, version, address, size
-TREE = struct.Struct('<IHHQQQQQ')                 # page size, flags, depth, pages of three kinds, entries, root
+TREE = struct.Struct('<IHHQQQQQ')                 # page size, flags, depth, pages, entries, root
 BRANCH, LEAF, OVERFLOW, FAR, NONE = 1, 2, 4, 1, 2**64 - 1
 MAX_VALUE = 64*1024**2
 
@@ -31,7 +31,7 @@ class Lmdb:
             self.page, root = self._newest(f.fileno())
             self.place = {} if root == NONE else dict(self._walk(f.fileno(), root))
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #44d6fdca
+# %% ../../nbs/clip/01b_lmdb.ipynb #291b173b
 def _at(fd, offset, n):
     "The bytes at an offset; `ValueError` where the file ends before"
     data = os.pread(fd, n, offset) if 0 <= offset < 2**60 else b''
@@ -44,16 +44,18 @@ def _meta(fd, offset):
     magic, version, *_ = META.unpack_from(data)
     if magic != 0xBEEFC0DE or version != 1: raise ValueError('no LMDB of version 1')
     free, main = (TREE.unpack_from(data, META.size + i*TREE.size) for i in (0, 1))
-    if free[0] not in [2**k for k in range(9, 17)] or main[1]: raise ValueError('an LMDB of another kind')
+    if free[0] not in [2**k for k in range(9, 17)] or main[1]:
+        raise ValueError('an LMDB of another kind')
     return struct.unpack_from('<Q', data, len(data) - 8)[0], free[0], main[-1]
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #3f198c69
+# %% ../../nbs/clip/01b_lmdb.ipynb #fabcea1b
 @patch
 def _newest(self: Lmdb, fd):
     "Page size and root of the valid meta"
     first = _meta(fd, 0)
     return max([first, _meta(fd, first[1])], key=lambda m: m[0])[1:]
 
+# %% ../../nbs/clip/01b_lmdb.ipynb #0baa6c82
 @patch
 def _walk(self: Lmdb, fd, root):
     "Keys, and where their values lie"
@@ -64,12 +66,13 @@ def _walk(self: Lmdb, fd, root):
         seen.add(n)
         page = _at(fd, n*self.page, self.page)
         _, _, flags, lower, _ = HEADER.unpack_from(page)
-        if flags & 7 not in (BRANCH, LEAF) or not HEADER.size <= lower <= self.page: raise ValueError(f'page {n}')
+        if flags & 7 not in (BRANCH, LEAF) or not HEADER.size <= lower <= self.page:
+            raise ValueError(f'page {n}')
         nodes = struct.unpack_from(f'<{(lower - HEADER.size)//2}H', page, HEADER.size)
         if flags & BRANCH: todo += [_child(page, o) for o in reversed(nodes)]
         else: yield from (self._value(page, o, n) for o in nodes)
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #7fb4ee58
+# %% ../../nbs/clip/01b_lmdb.ipynb #76a727d7
 def _child(page, offset):
     "The page that a branch's node points to"
     lo, hi, top = struct.unpack_from('<HHH', page, offset)
@@ -79,6 +82,7 @@ def _pointer(number, key):
     "A branch's node; the first one on a page needs no key"
     return struct.pack('<HHHH', number & 65535, number >> 16 & 65535, number >> 32, len(key)) + key
 
+# %% ../../nbs/clip/01b_lmdb.ipynb #556746bd
 @patch
 def _value(self: Lmdb, page, offset, n):
     "Key of a leaf's node, and offset and length of its value in the file"
@@ -91,12 +95,14 @@ def _value(self: Lmdb, page, offset, n):
         raise ValueError('a value lies outside the file')
     return key.decode('utf-8'), (where, length)
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #a83b9273
+# %% ../../nbs/clip/01b_lmdb.ipynb #088ce5da
 @patch
 def __getitem__(self: Lmdb, key: str) -> bytes:
     "The value of a key; `UserError` where there is none"
-    if key not in self.place: raise UserError(f'it has no {key!r}', self.path, 'is it of another recording?')
-    with guard(self.path, 'LMDB database'), open(self.path, 'rb') as f: return _at(f.fileno(), *self.place[key])
+    if key not in self.place:
+        raise UserError(f'it has no {key!r}', self.path, 'is it of another recording?')
+    with guard(self.path, 'LMDB database'), open(self.path, 'rb') as f:
+        return _at(f.fileno(), *self.place[key])
 
 @patch
 def __iter__(self: Lmdb): return iter(self.place)
@@ -107,7 +113,7 @@ def __len__(self: Lmdb): return len(self.place)
 @patch
 def __contains__(self: Lmdb, key): return key in self.place
 
-# %% ../../nbs/clip/01b_lmdb.ipynb #9cd1a663
+# %% ../../nbs/clip/01b_lmdb.ipynb #49bc388e
 PAGE = 4096
 
 def _pages(nodes, flag, number):
@@ -122,6 +128,7 @@ def _pages(nodes, flag, number):
         row.append((key, node)); room -= cost
     return pages
 
+# %% ../../nbs/clip/01b_lmdb.ipynb #c28604fc
 def _page(nodes, flag, number):
     "A page of nodes, filled from its end"
     page, end, offsets = bytearray(PAGE), PAGE, []

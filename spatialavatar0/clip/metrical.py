@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['turns', 'tracked', 'read_metrical', 'is_metrical', 'read_flashavatar', 'is_flashavatar', 'read_insta', 'is_insta']
 
-# %% ../../nbs/clip/05c_metrical.ipynb #66ed8e38
+# %% ../../nbs/clip/05c_metrical.ipynb #c244af1f
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from .clip import Frame
-from .formats import (Recording, check_flame, flame_codes, matrix_to_axis_angle, rows_to_matrix,
+from .formats import (Recording, check_flame, flame_codes, matrix_to_axis_angle,
+                                         rows_to_matrix,
                                          tail_split, to_camera)
-from .untrusted import (frames_of, grey, inside, numbers, picture, picture_size, pinhole, read_bytes,
+from .untrusted import (frames_of, grey, inside, numbers, picture, picture_size,
+                                           pinhole, read_bytes,
                                            read_json, read_torch, rigid)
 from .vhap import says
 from ..core import UserError
 from ..head.model import HeadModel
 
-# %% ../../nbs/clip/05c_metrical.ipynb #8187b51c
+# %% ../../nbs/clip/05c_metrical.ipynb #c3a48edd
 def turns(
     x,             # numbers: six for each turn, or three
     n: int,        # turns
@@ -39,29 +41,35 @@ def tracked(path: Path, head: HeadModel):  # camera, codes
     flame, cv = (data.get(k) if isinstance(data.get(k), dict) else {} for k in ('flame', 'opencv'))
     if 'R_base_0' in (data.get('camera') or ()):
         raise UserError('a .frame of Pixel3DMM, which is not read', path)
-    lacks = [k for k in ('exp', 'shape', 'eyes', 'jaw') if k not in flame] + [k for k in 'RtK' if k not in cv]
-    if lacks or np.size(data.get('img_size')) != 2: raise UserError(f"it has no {', '.join(lacks) or 'img_size'}", path)
-    codes = flame_codes(head, path, flame['shape'], flame['exp'], jaw=turns(flame['jaw'], 1, 'jaw', path),
+    lacks = [k for k in ('exp', 'shape', 'eyes', 'jaw') if k not in flame] + [k for k in 'RtK'
+                                                                              if k not in cv]
+    if lacks or np.size(data.get('img_size')) != 2:
+        raise UserError(f"it has no {', '.join(lacks) or 'img_size'}", path)
+    codes = flame_codes(head, path, flame['shape'], flame['exp'],
+                        jaw=turns(flame['jaw'], 1, 'jaw', path),
                         eyes=turns(flame['eyes'], 2, 'eyes', path))
-    R, t = numbers(cv['R'], (3, 3), 'R', path, torch.float64), numbers(cv['t'], (3, 1), 't', path, torch.float64)
+    R, t = numbers(cv['R'], (3, 3), 'R', path, torch.float64), numbers(cv['t'], (3, 1), 't', path,
+                                                                       torch.float64)
     K = numbers(cv['K'], (3, 3), 'K', path, torch.float64)
     (fx, _, cx), (_, fy, cy) = K[:2].tolist()
     h, w = np.ravel(data['img_size'])
     K, w, h = pinhole(fx, fy, cx, cy, w, h, path)
     return to_camera(rigid(torch.cat([R, t], 1), 'opencv', path), K, w, h), codes
 
-# %% ../../nbs/clip/05c_metrical.ipynb #488184d3
+# %% ../../nbs/clip/05c_metrical.ipynb #49943bbc
 def _numbered(folder, *kinds):
     "Files whose name is a number, in its order"
-    found = [p for p in Path(folder).glob('*') if p.suffix in kinds and p.stem.isascii() and p.stem.isdigit()]
+    found = [p for p in Path(folder).glob('*')
+             if p.suffix in kinds and p.stem.isascii() and p.stem.isdigit()]
     return sorted(found, key=lambda p: int(p.stem))
 
 def _frame_files(folder):
     files = _numbered(folder, '.frame')
-    if not files: raise UserError('there are no .frame files in it', folder, 'give the folder above `checkpoint`')
+    if not files:
+        raise UserError('there are no .frame files in it', folder, 'give the folder above `checkpoint`')
     return files
 
-# %% ../../nbs/clip/05c_metrical.ipynb #85709355
+# %% ../../nbs/clip/05c_metrical.ipynb #6f20f984
 def read_metrical(path: str|Path, head: HeadModel) -> list[Recording]:
     "What metrical-tracker wrote; raises `UserError`"
     path = Path(path)
@@ -69,7 +77,8 @@ def read_metrical(path: str|Path, head: HeadModel) -> list[Recording]:
     files = _frame_files(path/'checkpoint')
     open_ = partial(_open, head=head, pictures=path/'input')
     notes = 'eyelids are left out', 'there are no mattes'
-    return [Recording(path.name, 'metrical', path, list(enumerate(files)), open_, head, {}, notes, '2020')]
+    return [Recording(path.name, 'metrical', path, list(enumerate(files)), open_, head, {}, notes,
+                      '2020')]
 
 def is_metrical(path: Path) -> bool:
     "Whether a folder is metrical-tracker's"
@@ -86,9 +95,9 @@ def _open(record, head, pictures, shift=0, mattes=None):
     if mattes: alpha = grey(mattes/f'{name}.jpg', *size)
     return Frame(image, torch.ones(image.shape[:2]) if alpha is None else alpha, camera, codes, t)
 
-# %% ../../nbs/clip/05c_metrical.ipynb #05db2c01
+# %% ../../nbs/clip/05c_metrical.ipynb #1dfe0731
 def read_flashavatar(path: str|Path, head: HeadModel) -> list[Recording]:
-    "The people in FlashAvatar's folder, which holds `dataset` and `metrical-tracker`; raises `UserError`"
+    "The people in FlashAvatar's folder, above `dataset` and `metrical-tracker`; raises `UserError`"
     path, found = Path(path), []
     check_flame(head, path)
     for data in sorted((path/'dataset').iterdir()):
@@ -105,7 +114,7 @@ def is_flashavatar(path: Path) -> bool:
     "Whether a folder is FlashAvatar's"
     return (Path(path)/'dataset').is_dir() and (Path(path)/'metrical-tracker').is_dir()
 
-# %% ../../nbs/clip/05c_metrical.ipynb #d4a240b1
+# %% ../../nbs/clip/05c_metrical.ipynb #babf0a30
 def _text(folder, name, number):
     "Numbers in a text file; none where it is not there"
     file = folder/'flame'/name/f'{number}.txt'
@@ -118,13 +127,16 @@ def _actor(record, head, path):
     M = rigid(r['transform_matrix'], f'transform_matrix of frame {t}', file)
     image_path = inside(path, r['file_path'])
     got = {k: _text(path, k, image_path.stem) for k in ('exp', 'shape', 'jaw', 'eyes')}
-    if got['exp'][0] is None: raise UserError('there is no such file', got['exp'][1], 'is the folder whole?')
-    more = {k: turns(got[k][0], n, k, got[k][1]) for k, n in (('jaw', 1), ('eyes', 2)) if got[k][0] is not None}
+    if got['exp'][0] is None:
+        raise UserError('there is no such file', got['exp'][1], 'is the folder whole?')
+    more = {k: turns(got[k][0], n, k, got[k][1]) for k,
+            n in (('jaw', 1), ('eyes', 2)) if got[k][0] is not None}
     shape = [0.] if got['shape'][0] is None else got['shape'][0]
     codes = flame_codes(head, got['exp'][1], shape, got['exp'][0], **more)
     K, w, h = pinhole(*(r[k] for k in ('fl_x', 'fl_y', 'cx', 'cy', 'w', 'h')), file)
     image, alpha = picture(image_path, w, h)
-    return Frame(image, torch.ones(h, w) if alpha is None else alpha, to_camera(torch.linalg.inv(M), K, w, h), codes, t)
+    return Frame(image, torch.ones(h, w) if alpha is None else alpha,
+                 to_camera(torch.linalg.inv(M), K, w, h), codes, t)
 
 # %% ../../nbs/clip/05c_metrical.ipynb #bb24f7c0
 def read_insta(path: str|Path, head: HeadModel) -> list[Recording]:

@@ -24,29 +24,34 @@ from ..splat.binding import bind, triangle_frames
 from ..splat.gaussians import Gaussians, WorldGaussians
 from ..splat.ply import read_bound_ply
 
-# %% ../../nbs/clip/05f_models.ipynb #98271e1a
+# %% ../../nbs/clip/05f_models.ipynb #d3519a2e
 def _track(arrays, name, n, T, path):
     "An array (T,n)"
-    if name not in arrays: raise UserError(f"it holds no array '{name}'", path, "is it GaussianAvatars'?")
+    if name not in arrays:
+        raise UserError(f"it holds no array '{name}'", path, "is it GaussianAvatars'?")
     x = numbers(arrays[name], (-1, n), name, path)
     if len(x) != T: raise UserError(f'{name} has {len(x)} frames, expr has {T}', path)
     return x
 
+# %% ../../nbs/clip/05f_models.ipynb #51d40e2d
 def _read_motion(path, head):
     "Codes of T frames, and the static offset (V,3)"
     names = 'shape', 'rotation', 'neck_pose', 'jaw_pose', 'eyes_pose', 'translation'
     a = read_arrays(path, (*names, 'expr', 'static_offset'), 2**30)
-    if 'expr' not in a or a['expr'].ndim != 2 or not len(a['expr']): raise UserError("it holds no array 'expr'", path)
+    if 'expr' not in a or a['expr'].ndim != 2 or not len(a['expr']):
+        raise UserError("it holds no array 'expr'", path)
     T = len(a['expr'])
     tracks = [_track(a, k, 6 if k == 'eyes_pose' else 3, T, path) for k in names[1:]]
     if 'shape' not in a: raise UserError("it holds no array 'shape'", path)
     codes = [flame_codes(head, path, a['shape'], e, *x) for e, *x in zip(a['expr'], *tracks)]
     if 'static_offset' not in a or not a['static_offset'].any(): return codes, None
     x, V = numbers(a['static_offset'], (-1, 3), 'static_offset', path), len(head.v_template)
-    if len(x) > V: raise UserError(f'static_offset is of {len(x)} vertices, not {V}', path, 'give a FLAME with teeth')
+    if len(x) > V:
+        raise UserError(f'static_offset is of {len(x)} vertices, not {V}', path,
+                        'give a FLAME with teeth')
     return codes, torch.cat([x, x.new_zeros(V - len(x), 3)])
 
-# %% ../../nbs/clip/05f_models.ipynb #93ac808f
+# %% ../../nbs/clip/05f_models.ipynb #fe9ffe1a
 @dataclass(frozen=True, eq=False, repr=False)
 class BoundModel:
     "A trained avatar of GaussianAvatars, and the motion it was trained on"
@@ -59,25 +64,29 @@ class BoundModel:
     def __len__(self): return len(self.codes)
     def __repr__(self): return f'BoundModel({len(self.gaussians)} Gaussians, {len(self)} frames)'
 
+# %% ../../nbs/clip/05f_models.ipynb #4b55025c
 @patch
 def world(self: BoundModel, t: int) -> WorldGaussians:
     "The Gaussians in frame t"
     v, g = self.head.vertices(self.codes[t], self.offset), self.gaussians
-    xyz, quaternion, scale = bind(g.xyz, g.quaternion, g.log_scale, self.triangle, triangle_frames(v, self.head.faces))
+    xyz, quaternion, scale = bind(g.xyz, g.quaternion, g.log_scale, self.triangle,
+                                  triangle_frames(v, self.head.faces))
     return WorldGaussians(xyz, quaternion, scale, g.colour, g.opacity_logit.sigmoid())
 
-# %% ../../nbs/clip/05f_models.ipynb #9c5c9763
+# %% ../../nbs/clip/05f_models.ipynb #624497e4
 def read_model(path: str|Path, head: HeadModel) -> BoundModel:
     "A model folder of GaussianAvatars; raises `UserError`"
     path = Path(path)
     check_flame(head, path)
     file = path/'point_cloud.ply'
-    later = sorted(path.glob('point_cloud/iteration_*/point_cloud.ply'), key=lambda p: (len(p.parent.name), p))
+    later = sorted(path.glob('point_cloud/iteration_*/point_cloud.ply'),
+                   key=lambda p: (len(p.parent.name), p))
     if not file.is_file() and later: file = later[-1]
     with guard(file, 'PLY'): gaussians, triangle = read_bound_ply(file)
     if not len(triangle): raise UserError('it holds no Gaussians', file)
     if triangle.max() >= len(head.faces):
-        raise UserError(f'bound to triangle {int(triangle.max())} of {len(head.faces)}', file, 'give a FLAME with teeth')
+        raise UserError(f'bound to triangle {int(triangle.max())} of {len(head.faces)}', file,
+                        'give a FLAME with teeth')
     codes, offset = _read_motion(file.parent/'flame_param.npz', head)
     return BoundModel(gaussians, triangle, head, codes, offset)
 
@@ -85,29 +94,37 @@ def is_model(path: Path) -> bool:
     "Whether a folder is a model of GaussianAvatars"
     return (Path(path)/'point_cloud.ply').exists() or (Path(path)/'point_cloud').is_dir()
 
-# %% ../../nbs/clip/05f_models.ipynb #a2f2c79d
+# %% ../../nbs/clip/05f_models.ipynb #82df95ab
 def read_gaussianavatars(path: str|Path, head: HeadModel) -> list[Recording]:
     "The motion in a model folder of GaussianAvatars; raises `UserError`"
     model = read_model(path, head)
     open_ = lambda t: Frame(None, None, None, model.codes[t], t, '0', model.offset)
     notes = (f'{len(model.gaussians)} Gaussians', 'there are no pictures and no cameras')
-    return [Recording(Path(path).name, 'gaussianavatars', Path(path), list(range(len(model))), open_, head, {}, notes, '2023')]
+    return [Recording(Path(path).name, 'gaussianavatars', Path(path), list(range(len(model))), open_,
+                      head, {}, notes, '2023')]
 
-# %% ../../nbs/clip/05f_models.ipynb #071e5d91
+# %% ../../nbs/clip/05f_models.ipynb #2b19038e
+def _fitted_camera(a, file):
+    "The camera of a fit"
+    lacks = [k for k in ('fx', 'fy', 'cx', 'cy', 'extr', 'shape', 'expr', 'rot', 'tra', 'eye_rot',
+                         'resolutions')
+             if k not in a]
+    if lacks or a['expr'].ndim != 2 or not len(a['expr']):
+        raise UserError(f"it holds no {', '.join(lacks) or 'expr'}", file)
+    one = lambda k: numbers(a[k], (-1,), k, file, torch.float64)[0].item()
+    h, w = numbers(a['resolutions'], (-1, 2), 'resolutions', file)[0].tolist()
+    K, w, h = pinhole(*map(one, ('fx', 'fy', 'cx', 'cy')), w, h, file)
+    E = rigid(a['extr'].reshape(-1, 4, 4)[0], 'extr', file)
+    return to_camera(E @ torch.diag(E.new_tensor([1, -1, -1, 1])), K, w, h)
+
+# %% ../../nbs/clip/05f_models.ipynb #84e2cf4d
 def read_cap4d(path: str|Path, head: HeadModel) -> list[Recording]:
     "The motion and the camera of a fit of CAP4D; raises `UserError`"
     path = Path(path)
     check_flame(head, path)
     file = path/'fit.npz' if path.is_dir() else path
     a = read_arrays(file)
-    lacks = [k for k in ('fx', 'fy', 'cx', 'cy', 'extr', 'shape', 'expr', 'rot', 'tra', 'eye_rot', 'resolutions')
-             if k not in a]
-    if lacks or a['expr'].ndim != 2 or not len(a['expr']): raise UserError(f"it holds no {', '.join(lacks) or 'expr'}", file)
-    one = lambda k: numbers(a[k], (-1,), k, file, torch.float64)[0].item()
-    h, w = numbers(a['resolutions'], (-1, 2), 'resolutions', file)[0].tolist()
-    K, w, h = pinhole(*map(one, ('fx', 'fy', 'cx', 'cy')), w, h, file)
-    E = rigid(a['extr'].reshape(-1, 4, 4)[0], 'extr', file)
-    camera = to_camera(E @ torch.diag(E.new_tensor([1, -1, -1, 1])), K, w, h)
+    camera = _fitted_camera(a, file)
     T = len(a['expr'])
     rot, tra, eye = (_track(a, k, 3, T, file) for k in ('rot', 'tra', 'eye_rot'))
     codes = [flame_codes(head, file, a['shape'], e, r, translation=t, eyes=i.repeat(2))

@@ -21,19 +21,21 @@ from .untrusted import guard, grey, picture, picture_size, pinhole, read_json, r
 from ..core import UserError, atomic_path
 from ..head.model import HeadModel
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #f9347192
+# %% ../../nbs/clip/05e_nersemble.ipynb #aa41fb22
 FULL = 2200, 3208  # the size that the intrinsics are for: width, height
 
 def calibration(path: Path) -> dict:
     "Serial -> camera at full size; raises `UserError`"
     data, found = read_json(path), {}
     poses, K = data.get('world_2_cam'), data.get('intrinsics')
-    if not isinstance(poses, dict) or not 1 <= len(poses) <= 200: raise UserError('it has no world_2_cam', path)
+    if not isinstance(poses, dict) or not 1 <= len(poses) <= 200:
+        raise UserError('it has no world_2_cam', path)
     for serial, pose in poses.items():
         own = K.get(serial) if isinstance(K, dict) else K  # the benchmark's files have one for each
         if np.shape(own) != (3, 3): raise UserError(f'intrinsics of {serial} are no 3 x 3', path)
         (fx, _, cx), (_, fy, cy) = own[:2]
-        found[serial] = to_camera(rigid(pose, f'world_2_cam of {serial}', path), *pinhole(fx, fy, cx, cy, *FULL, path))
+        found[serial] = to_camera(rigid(pose, f'world_2_cam of {serial}', path),
+                                  *pinhole(fx, fy, cx, cy, *FULL, path))
     return found
 
 # %% ../../nbs/clip/05e_nersemble.ipynb #d2ec9560
@@ -71,7 +73,7 @@ class Film:
         self.file = av.open(str(self.path))
         self.frames, self.next = self.file.decode(video=0), 0
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #d3833455
+# %% ../../nbs/clip/05e_nersemble.ipynb #27bae03e
 def _record_films(images):
     "(timestep, serial) -> film, as long as the shortest"
     films = {p.stem.removeprefix('cam_'): Film(p) for p in sorted(images.glob('cam_*.mp4'))}
@@ -87,13 +89,14 @@ def _open(record, cameras, mattes):
     else:
         w, h = picture_size(source)
         image, alpha = picture(source, w, h)
-    if abs(w - h*FULL[0]/FULL[1]) > .03*w + 1: raise UserError(f'a picture of {w}x{h} is not of these cameras', mattes)
+    if abs(w - h*FULL[0]/FULL[1]) > .03*w + 1:
+        raise UserError(f'a picture of {w}x{h} is not of these cameras', mattes)
     matte = next(iter(sorted(mattes.glob(f'cam_{serial}_{t:06d}.*'))), None)
     if matte: alpha = grey(matte, w, h)
     alpha = torch.ones(h, w) if alpha is None else alpha
     return Frame(image, alpha, cameras[serial].resize(w, h), None, t, serial)
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #eedae0ed
+# %% ../../nbs/clip/05e_nersemble.ipynb #0ac9751e
 def is_nersemble(path: Path) -> bool:
     "Whether a folder is a person of NeRSemble v2"
     return (Path(path)/'calibration').is_dir() and (Path(path)/'sequences').is_dir()
@@ -104,15 +107,19 @@ def read_nersemble(path: str|Path, head: HeadModel|None = None) -> list[Recordin
     cameras = calibration(path/'calibration/camera_params.json')
     for folder in sorted((path/'sequences').iterdir()):
         pictures = _unpacked(folder/'images') or _record_films(folder/'images')
-        records = [(t, s, x) for (t, s), x in sorted(pictures.items(), key=lambda p: p[0]) if s in cameras]
+        records = [(t, s, x) for (t, s),
+                   x in sorted(pictures.items(), key=lambda p: p[0]) if s in cameras]
         notes = [f'camera {s} has no picture' for s in cameras if s not in {r[1] for r in records}]
         open_ = partial(_open, cameras=cameras, mattes=folder/'alpha_maps')
-        if records: found.append(Recording(f'{path.name}_{folder.name}', 'nersemble', folder, records, open_, head,
+        if records:
+            found.append(Recording(f'{path.name}_{folder.name}', 'nersemble', folder, records, open_,
+                                   head,
                                            {}, ('there are no codes: track it', *notes)))
-    if not found: raise UserError('there are no pictures of its cameras', path, 'are the sequences downloaded?')
+    if not found:
+        raise UserError('there are no pictures of its cameras', path, 'are the sequences downloaded?')
     return found
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #9c3de76a
+# %% ../../nbs/clip/05e_nersemble.ipynb #4544ee66
 def write_views(
     recording: Recording,  # whose codes are not needed
     out: str|Path,         # folder; must not exist
@@ -126,13 +133,15 @@ def write_views(
             name = f'{f.timestep:05d}_{f.camera_id}.png'
             write_image(folder/'images'/name, f.image); write_image(folder/'fg_masks'/name, f.alpha)
             frames.append(_view(f, name))
-        (folder/'transforms.json').write_text(json.dumps(dict(frames=frames), indent=1), encoding='utf-8')
+        (folder/'transforms.json').write_text(json.dumps(dict(frames=frames), indent=1),
+                                              encoding='utf-8')
     return out
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #628e572e
+# %% ../../nbs/clip/05e_nersemble.ipynb #75d2648d
 def _view(f, name):
     "The record of a frame"
     (fx, _, cx), (_, fy, cy) = f.camera.K.double()[:2].tolist()
-    return dict(timestep_index=f.timestep, camera_id=f.camera_id, fl_x=fx, fl_y=fy, cx=cx, cy=cy, w=f.camera.width,
+    return dict(timestep_index=f.timestep, camera_id=f.camera_id, fl_x=fx, fl_y=fy, cx=cx, cy=cy,
+                w=f.camera.width,
                 h=f.camera.height, transform_matrix=f.camera.to(torch.float64).to_opengl().tolist(),
                 file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}')

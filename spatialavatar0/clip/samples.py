@@ -38,7 +38,7 @@ def flame_like(
     return HeadModel('flame_like', faces=h.faces, n_shape=300, J_regressor=J, parents=h.parents,
                      parts=h.parts, **f)
 
-# %% ../../nbs/clip/04_samples.ipynb #bfba40a5
+# %% ../../nbs/clip/04_samples.ipynb #2561842d
 def performance(
     head: HeadModel,
     n: int = 3,                 # instants
@@ -56,6 +56,7 @@ def performance(
     return [HeadCodes(shape, expression*t/n, torch.cat([move[0]*t/n, torch.tensor([.3*t/n, 0, 0])]),
                       move[1]*t/n, move[2]*t/n, there*t/n, head.id) for t in range(n)]
 
+# %% ../../nbs/clip/04_samples.ipynb #2e76dbb9
 class Seen(NamedTuple):
     "What must come out for one frame"
     timestep: int
@@ -80,8 +81,9 @@ def _json(path, data): path.write_text(json.dumps(data))
 
 def _homogeneous(T, x): return np.asarray(T, np.float64) @ [*x, 1.]
 
-# %% ../../nbs/clip/04_samples.ipynb #154c431c
-def write_vhap(folder: Path, head: HeadModel, size: int = 32, n: int = 3, cameras: int = 2) -> list[Seen]:
+# %% ../../nbs/clip/04_samples.ipynb #50e178cd
+def write_vhap(folder: Path, head: HeadModel, size: int = 32, n: int = 3,
+               cameras: int = 2) -> list[Seen]:
     "As VHAP exports it: three instants, two cameras, offsets without teeth"
     for k in ('images', 'fg_masks', 'flame_param'): (folder/k).mkdir(parents=True)
     seen, frames = [], []
@@ -90,7 +92,8 @@ def write_vhap(folder: Path, head: HeadModel, size: int = 32, n: int = 3, camera
         for c, camera in enumerate(_ring(cameras, size)):
             image, alpha, v, x = _shot(head, codes, camera)
             name = f'{t:05d}_{c:02d}.png'
-            write_image(folder/'images'/name, composite(image, alpha)); write_image(folder/'fg_masks'/name, alpha)
+            write_image(folder/'images'/name, composite(image, alpha))
+            write_image(folder/'fg_masks'/name, alpha)
             frames.append(_vhap_frame(camera, t, c, name))
             X, Y, Z, _ = _homogeneous(np.linalg.inv(frames[-1]['transform_matrix']), x)
             f = frames[-1]['fl_x']
@@ -100,31 +103,38 @@ def write_vhap(folder: Path, head: HeadModel, size: int = 32, n: int = 3, camera
     parts = dict(train=range(early), val=[], test=range(early, n))
     _json(folder/'transforms.json', dict(frames=frames))
     for k, times in parts.items():
-        _json(folder/f'transforms_{k}.json', dict(frames=[f for f in frames if f['timestep_index'] in times]))
+        _json(folder/f'transforms_{k}.json',
+              dict(frames=[f for f in frames if f['timestep_index'] in times]))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #964554fc
+# %% ../../nbs/clip/04_samples.ipynb #f785d93b
 def _flame_param(c):
     n = lambda x: x.numpy().reshape(1, -1)
-    return dict(translation=n(c.translation), rotation=n(c.pose[:3]), neck_pose=n(c.neck), jaw_pose=n(c.pose[3:]),
+    return dict(translation=n(c.translation), rotation=n(c.pose[:3]), neck_pose=n(c.neck),
+                jaw_pose=n(c.pose[3:]),
                 eyes_pose=n(c.eyes), shape=c.shape.numpy(), expr=n(c.expression),
                 static_offset=np.zeros((1, 5023, 3), np.float32))
 
+# %% ../../nbs/clip/04_samples.ipynb #8cb82155
 def _vhap_frame(camera, t, c, name):
     to_world = np.linalg.inv(camera.world_to_camera.double().numpy())
     to_world[:, 1:3] *= -1
     f, size = camera.K[0, 0].item(), camera.width
     angle = 2*math.atan(size/(2*f))
-    return dict(timestep_index=t, timestep_index_original=t, timestep_id=f'{t:05d}', camera_index=c, camera_id=str(c),
-                cx=size/2, cy=size/2, fl_x=f, fl_y=f, h=size, w=size, camera_angle_x=angle, camera_angle_y=angle,
-                transform_matrix=to_world.tolist(), file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}',
-                flame_param_path=f'flame_param/{t:05d}.npz')
+    when = dict(timestep_index=t, timestep_index_original=t, timestep_id=f'{t:05d}')
+    lens = dict(cx=size/2, cy=size/2, fl_x=f, fl_y=f, h=size, w=size, camera_angle_x=angle,
+                camera_angle_y=angle)
+    files = dict(file_path=f'images/{name}', fg_mask_path=f'fg_masks/{name}',
+                 flame_param_path=f'flame_param/{t:05d}.npz')
+    return dict(**when, **lens, **files, camera_index=c, camera_id=str(c),
+                transform_matrix=to_world.tolist())
 
-# %% ../../nbs/clip/04_samples.ipynb #8290c718
+# %% ../../nbs/clip/04_samples.ipynb #29616ca7
 def write_gagavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "As GAGAvatar_track writes it: pictures on black in an LMDB, codes in a pickle"
     pictures, codes_of, seen = {}, {}, []
-    for t, (codes, R) in enumerate(zip(performance(head, n, ('rotation', 'neck', 'translation')), _turns(n))):
+    for t, (codes, R) in enumerate(zip(performance(head, n, ('rotation', 'neck', 'translation')),
+                                       _turns(n))):
         camera = _facing(R, 2.4, size, 6*size)
         image, alpha, v, x = _shot(head, codes, camera)
         flip = np.diag([-1., -1, 1])
@@ -135,14 +145,15 @@ def write_gagavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -
         pictures[f'me_{t}'] = _jpeg(composite(image, alpha, 0.))
         matrix = np.concatenate([R_theirs, T[:, None]], 1).astype(np.float32)
         codes_of[f'me_{t}'] = dict(
-            bbox=np.array([0, 0, 1, 1], np.float32), shapecode=codes.shape.numpy(), expcode=codes.expression.numpy(),
+            bbox=np.array([0, 0, 1, 1],
+                          np.float32), shapecode=codes.shape.numpy(), expcode=codes.expression.numpy(),
             posecode=codes.pose.numpy(), eyecode=codes.eyes.numpy(), transform_matrix=matrix)
     folder.mkdir(parents=True)
     write_lmdb(folder/'img_lmdb', pictures)
     (folder/'optim.pkl').write_bytes(_pickle(codes_of))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #e2552ab7
+# %% ../../nbs/clip/04_samples.ipynb #56f91f5d
 def _turns(n):
     "A turn of the head in each instant, as a rotation of the world"
     return [axis_angle_to_matrix(torch.tensor([.05*t, .1 + .1*t, -.04*t])) for t in range(n)]
@@ -154,6 +165,7 @@ def _facing(R, distance, size, f):
     K = torch.tensor([[f, 0, size/2], [0, f, size/2], [0, 0, 1.]])
     return Camera(K, T, size, size)
 
+# %% ../../nbs/clip/04_samples.ipynb #3b014fd3
 def _jpeg(image):
     from PIL import Image
     f = io.BytesIO()
@@ -164,7 +176,7 @@ def _pickle(x):
     import pickle
     return pickle.dumps(x)
 
-# %% ../../nbs/clip/04_samples.ipynb #f74ff3ac
+# %% ../../nbs/clip/04_samples.ipynb #42e3a56b
 def _rows(v):
     "Axis-angles (k,3) as 6k numbers: the first two rows of each matrix"
     return axis_angle_to_matrix(v.reshape(-1, 3))[:, :2].reshape(1, -1).numpy()
@@ -182,6 +194,7 @@ def _frame(codes, camera, t):
     return dict(flame=flame, camera=theirs, opencv=dict(R=f(camera.R), t=f(camera.t), K=f(camera.K)),
                 img_size=np.array([size, size]), frame_id=f'{t:05d}', global_step=1)
 
+# %% ../../nbs/clip/04_samples.ipynb #4009fe19
 def _by_opencv(codes, head, camera):
     "The tip's pixel by x_cam = R x + t"
     v = head.vertices(codes)
@@ -194,7 +207,7 @@ def _still(head, n, size):
     codes = performance(head, n, ('rotation', 'neck', 'translation'))
     return list(zip(codes, [_facing(R, 1.2, size, 3*size) for R in _turns(n)]))
 
-# %% ../../nbs/clip/04_samples.ipynb #54ff9614
+# %% ../../nbs/clip/04_samples.ipynb #02777780
 def write_metrical(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "As metrical-tracker writes it"
     for k in ('checkpoint', 'input'): (folder/k).mkdir(parents=True)
@@ -206,6 +219,7 @@ def write_metrical(folder: Path, head: HeadModel, size: int = 32, n: int = 3) ->
         seen.append(Seen(t, '0', *_by_opencv(codes, head, camera)))
     return seen
 
+# %% ../../nbs/clip/04_samples.ipynb #cb93b9ff
 def write_flashavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "As FlashAvatar wants it: a tracker's folder, and pictures counted from 1"
     data, tracked, seen = folder/'dataset/me', folder/'metrical-tracker/output/me/checkpoint', []
@@ -217,7 +231,7 @@ def write_flashavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3)
         seen.append(Seen(t, '0', *_by_opencv(codes, head, camera)))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #49c2a2d8
+# %% ../../nbs/clip/04_samples.ipynb #200eb6a3
 def write_insta(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "As INSTA's actors come: RGBA pictures, codes as text"
     parts, seen, frames = ('exp', 'shape', 'eyes', 'jaw'), [], []
@@ -225,32 +239,36 @@ def write_insta(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> li
     for t, (codes, camera) in enumerate(_still(head, n, size)):
         image, alpha, v, x = _shot(head, codes, camera)
         write_image(folder/f'images/{t:05d}.png', torch.cat([image, alpha[..., None]], -1))
-        texts = dict(zip(parts, (codes.expression, codes.shape, _rows(codes.eyes), _rows(codes.pose[3:]))))
+        texts = dict(zip(parts,
+                         (codes.expression, codes.shape, _rows(codes.eyes), _rows(codes.pose[3:]))))
         for k, values in texts.items(): np.savetxt(folder/f'flame/{k}/{t:05d}.txt', np.ravel(values))
         to_world = np.linalg.inv(camera.world_to_camera.double().numpy())
         frames.append(dict(transform_matrix=to_world.tolist(), file_path=f'images/{t:05d}.png',
                            exp_path=f'flame/exp/{t:05d}.txt', mesh_path=f'meshes/{t:05d}.obj'))
         X, Y, Z, _ = _homogeneous(np.linalg.inv(to_world), x)
         seen.append(Seen(t, '0', np.array([size/2 + 3*size*X/Z, size/2 + 3*size*Y/Z]), v))
-    shared = dict(cx=size/2, cy=size/2, fl_x=3*size, fl_y=3*size, w=size, h=size, integer_depth_scale=.001)
+    shared = dict(cx=size/2, cy=size/2, fl_x=3*size, fl_y=3*size, w=size, h=size,
+                  integer_depth_scale=.001)
     for k, part in dict(train=frames[:-2], val=frames[-2:-1], test=frames[-1:]).items():
         _json(folder/f'transforms_{k}.json', dict(frames=part, **shared))
     _json(folder/'transforms.json', dict(frames=frames, **shared))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #88029143
+# %% ../../nbs/clip/04_samples.ipynb #e3e8257f
 def write_imavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "As IMavatar's preprocessing writes it"
     for k in ('image', 'mask'): (folder/k).mkdir(parents=True)
     seen, frames = [], []
-    for t, (codes, camera) in enumerate(zip(performance(head, n, ('translation',), 100, 50), _ring(n, size))):
+    for t, (codes, camera) in enumerate(zip(performance(head, n, ('translation',), 100, 50),
+                                            _ring(n, size))):
         image, alpha, v, x = _shot(head, codes, camera)
         write_image(folder/f'image/{t+1}.png', image); write_image(folder/f'mask/{t+1}.png', alpha)
         M = np.diag([1., -1, -1]) @ camera.world_to_camera.double().numpy()[:3]
         M[:, 3] *= 4
         pose = torch.cat([codes.pose[:3], codes.neck, codes.pose[3:], codes.eyes])
         frames.append(dict(file_path=f'./image/{t+1}', world_mat=M.tolist(), pose=pose.tolist(),
-                           expression=codes.expression[:50].tolist(), bbox=[-1, -1, 1, 1], flame_keypoints=[[0, 0]]*68))
+                           expression=codes.expression[:50].tolist(), bbox=[-1, -1, 1, 1],
+                           flame_keypoints=[[0, 0]]*68))
         f = camera.K[0, 0].item()/size
         X, Y, Z = _homogeneous(M, 4*x)
         seen.append(Seen(t, '0', size*np.array([.5 + -f*X/Z, .5 + f*Y/Z]), v))
@@ -258,8 +276,9 @@ def write_imavatar(folder: Path, head: HeadModel, size: int = 32, n: int = 3) ->
                                            shape_params=codes.shape[:100].tolist()))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #82102532
-def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3, film: bool = False) -> list[Seen]:
+# %% ../../nbs/clip/04_samples.ipynb #87139068
+def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3,
+                    film: bool = False) -> list[Seen]:
     "As NeRSemble v2 comes: calibration, and pictures of three cameras"
     images, small = folder/'sequences/EXP-1-head/images', (2*round(size*1100/3208), size)
     serials, seen = ('221501007', '222200036', '222200037'), []
@@ -267,7 +286,8 @@ def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3, f
     cameras = [c.resize(2200, 3208) for c in _ring(len(serials), size)]
     K = cameras[0].K.double().numpy()
     _json(folder/'calibration/camera_params.json', dict(
-        world_2_cam={s: c.world_to_camera.tolist() for s, c in zip(serials, cameras)}, intrinsics=K.tolist()))
+        world_2_cam={s: c.world_to_camera.tolist() for s,
+                     c in zip(serials, cameras)}, intrinsics=K.tolist()))
     shots = {s: [] for s in serials}
     for t, codes in enumerate(performance(head, n)):
         for serial, camera in zip(serials, cameras):
@@ -277,9 +297,11 @@ def write_nersemble(folder: Path, head: HeadModel, size: int = 32, n: int = 3, f
             seen.append(Seen(t, serial, p[:2]/p[2]*[small[0]/2200, small[1]/3208], v))
     for serial, pictures in shots.items():
         if film: _film(images/f'cam_{serial}.mp4', pictures)
-        for t, image in enumerate(pictures if not film else []): write_image(images/f'cam_{serial}_{t:06d}.jpg', image)
+        for t, image in enumerate(pictures if not film else []):
+            write_image(images/f'cam_{serial}_{t:06d}.jpg', image)
     return seen
 
+# %% ../../nbs/clip/04_samples.ipynb #e7495fdf
 def _film(path, pictures):
     "An .mp4 of pictures of even size"
     import av
@@ -292,7 +314,7 @@ def _film(path, pictures):
             f.mux(stream.encode(frame))
         f.mux(stream.encode())
 
-# %% ../../nbs/clip/04_samples.ipynb #f81b02ed
+# %% ../../nbs/clip/04_samples.ipynb #59aa01e9
 def write_gaussianavatars(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "A model folder of GaussianAvatars; `xy` holds the world place (3,) of Gaussian 5"
     from spatialavatar0.splat.binding import triangle_frames
@@ -305,7 +327,8 @@ def write_gaussianavatars(folder: Path, head: HeadModel, size: int = 32, n: int 
     V = len(head.v_template)
     np.savez(folder/'flame_param.npz', shape=codes[0].shape, expr=c.expression, rotation=c.pose[:, :3],
              neck_pose=c.neck, jaw_pose=c.pose[:, 3:], eyes_pose=c.eyes, translation=c.translation,
-             static_offset=np.zeros((1, V, 3), np.float32), dynamic_offset=np.zeros((n, V, 3), np.float32))
+             static_offset=np.zeros((1, V, 3), np.float32), dynamic_offset=np.zeros((n, V, 3),
+                                                                                    np.float32))
     local, seen = np.array([table[k][5] for k in 'xyz'], np.float64), []
     for t, code in enumerate(codes):
         v = head.vertices(code)
@@ -332,18 +355,20 @@ def _ply(path, table):
     from plyfile import PlyData, PlyElement
     PlyData([PlyElement.describe(table, 'vertex')], byte_order='<').write(str(path))
 
-# %% ../../nbs/clip/04_samples.ipynb #71a3a525
+# %% ../../nbs/clip/04_samples.ipynb #6ffc64c8
 def write_cap4d(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> list[Seen]:
     "A fit of CAP4D"
     folder.mkdir(parents=True)
     codes, camera, seen = performance(head, n, ('neck',), 150, 65), _ring(1, size)[0], []
-    codes = [c.replace(eyes=c.eyes[:3].repeat(2), pose=torch.cat([c.pose[:3], torch.zeros(3)])) for c in codes]
+    codes = [c.replace(eyes=c.eyes[:3].repeat(2), pose=torch.cat([c.pose[:3], torch.zeros(3)]))
+             for c in codes]
     turned = np.diag([1., -1, -1, 1])
     extr = camera.world_to_camera.double().numpy() @ turned
     one = lambda x: np.array([[x]], np.float32)
     f = camera.K[0, 0].item()
     c = HeadCodes.stack(codes)
-    np.savez(folder/'fit.npz', fx=one(f), fy=one(f), cx=one(size/2), cy=one(size/2), extr=extr[None].astype(np.float32),
+    np.savez(folder/'fit.npz', fx=one(f), fy=one(f), cx=one(size/2), cy=one(size/2),
+             extr=extr[None].astype(np.float32),
              shape=c.shape[0, :150], expr=c.expression[:, :65], rot=c.pose[:, :3], tra=c.translation,
              eye_rot=c.eyes[:, :3], camera_order=np.array(['0']), resolutions=np.array([[size, size]]))
     for t, code in enumerate(codes):
@@ -352,8 +377,8 @@ def write_cap4d(folder: Path, head: HeadModel, size: int = 32, n: int = 3) -> li
         seen.append(Seen(t, '0', np.array([size/2 + f*X/Z, size/2 + f*Y/Z]), v))
     return seen
 
-# %% ../../nbs/clip/04_samples.ipynb #441126c4
+# %% ../../nbs/clip/04_samples.ipynb #32d7d170
 SAMPLES: dict[str, Callable] = {
-    'vhap': write_vhap, 'gagavatar': write_gagavatar, 'metrical': write_metrical, 'flashavatar': write_flashavatar,
-    'insta': write_insta, 'imavatar': write_imavatar, 'nersemble': write_nersemble,
-    'gaussianavatars': write_gaussianavatars, 'cap4d': write_cap4d}
+    'vhap': write_vhap, 'gagavatar': write_gagavatar, 'metrical': write_metrical,
+    'flashavatar': write_flashavatar, 'insta': write_insta, 'imavatar': write_imavatar,
+    'nersemble': write_nersemble, 'gaussianavatars': write_gaussianavatars, 'cap4d': write_cap4d}

@@ -40,14 +40,15 @@ def _is_test(path):
     "The official test clips come in a folder that says so"
     return any(k in part.lower() for part in path.absolute().parts[-3:] for k in ('test', 'interval1'))
 
-# %% ../../nbs/clip/05g_sets.ipynb #aca87b4f
+# %% ../../nbs/clip/05g_sets.ipynb #b7f6b63f
 def list_hdtf(path: Path) -> list[Film]:
     "The clips of HDTF"
     split = {}
     for s in ('train', 'test'):
         file = path/f'{s}_list.txt'
         if file.is_file(): split |= {Path(w).stem: s for w in _lines(file)}
-    return [Film(p.stem, p, split.get(p.stem, ''), p.stem.rpartition('_')[0]) for p in sorted(path.glob('*.mp4'))]
+    return [Film(p.stem, p, split.get(p.stem, ''), p.stem.rpartition('_')[0])
+            for p in sorted(path.glob('*.mp4'))]
 
 def _lines(file):
     "The lines of a text, without empty ones"
@@ -63,26 +64,30 @@ def hdtf_crops(
     for line in _lines(path):
         name, *words = line.split()
         with guard(path, 'list of crops'): x, w, y, h = (int(k) for k in words)
-        if min(x, y) < 0 or not (0 < w < 10**5 and 0 < h < 10**5): raise UserError(f'{name}: no crop', path)
+        if min(x, y) < 0 or not (0 < w < 10**5 and 0 < h < 10**5):
+            raise UserError(f'{name}: no crop', path)
         found[Path(name).stem] = x, y, w, h
     return found
 
-# %% ../../nbs/clip/05g_sets.ipynb #7b709d28
+# %% ../../nbs/clip/05g_sets.ipynb #e22c1aea
 def list_celebvhq(path: Path) -> list[Film]:
     "The clips of CelebV-HQ that are on disk"
     clips = celebvhq_info(path)
-    files = {k: next((p for s in ('processed', 'raw') if (p := path/s/f'{plain_name(k)}.mp4').is_file()), None) for k in clips}
+    files = {k: next((p for s in ('processed', 'raw') if (p := path/s/f'{plain_name(k)}.mp4').is_file()),
+                     None) for k in clips}
     return [Film(k, p, '', str(clips[k].get('ytb_id', ''))[:40]) for k, p in sorted(files.items()) if p]
 
 def celebvhq_info(path: Path) -> dict:
     "Key -> what the set says of a clip; raises `UserError`"
     file = path/'celebvhq_info.json'
     clips = read_json(file).get('clips')
-    if not isinstance(clips, dict) or not clips or len(clips) > MAX_FRAMES: raise UserError('it lists no clips', file)
+    if not isinstance(clips, dict) or not clips or len(clips) > MAX_FRAMES:
+        raise UserError('it lists no clips', file)
     for key, c in clips.items():
         box = c.get('bbox') if isinstance(c, dict) else None
         if not isinstance(box, dict): raise UserError(f'{key[:40]} has no bbox', file)
-        t, b, l, r = (number(box.get(k), f'{k} of {key[:40]}', file, -.5, 1.5) for k in ('top', 'bottom', 'left', 'right'))
+        t, b, l, r = (number(box.get(k), f'{k} of {key[:40]}', file, -.5, 1.5)
+                      for k in ('top', 'bottom', 'left', 'right'))
         if not (t < b and l < r): raise UserError(f'the box of {key[:40]} is empty', file)
     return clips
 
@@ -98,19 +103,23 @@ def list_set(path: str|Path, kind: str) -> list[Film]:
     if not found: raise UserError(f'there are no films of {kind} in it', path, 'see data_cards')
     return found
 
-# %% ../../nbs/clip/05g_sets.ipynb #bc8babc3
+# %% ../../nbs/clip/05g_sets.ipynb #d87650c0
 def write_set(path: Path, kind: str):
     "A folder laid out like a set; its films are empty"
-    names = dict(vfhq=('Clip+abcdefghijk+P0+C1+F100-190/00000000.png', 'Clip+abcdefghijk+P1+C0+F5-95/00000000.png'),
-                 hdtf=('RD_Radio1_000.mp4', 'WRA_EricCantor_000.mp4'), celebvhq=('processed/a_1_0.mp4', 'processed/b_2_0.mp4'))
+    names = dict(vfhq=('Clip+abcdefghijk+P0+C1+F100-190/00000000.png',
+                       'Clip+abcdefghijk+P1+C0+F5-95/00000000.png'),
+                 hdtf=('RD_Radio1_000.mp4', 'WRA_EricCantor_000.mp4'), celebvhq=('processed/a_1_0.mp4',
+                                                                                 'processed/b_2_0.mp4'))
     for n in names[kind]:
         (path/n).parent.mkdir(parents=True, exist_ok=True); (path/n).write_bytes(b'')
     if kind == 'hdtf':
-        (path/'train_list.txt').write_text('RD_Radio1_000\n'); (path/'test_list.txt').write_text('WRA_EricCantor_000\n')
+        (path/'train_list.txt').write_text('RD_Radio1_000\n')
+        (path/'test_list.txt').write_text('WRA_EricCantor_000\n')
         (path/'RD_crop_wh.txt').write_text('RD_Radio1_000.mp4 100 500 20 510\n')
     if kind == 'celebvhq':
         box = dict(top=.1, bottom=.6, left=.3, right=.7)
-        one = lambda i: dict(ytb_id=i, duration=dict(start_sec=1., end_sec=5.), bbox=box, attributes={}, version='v0.1')
+        one = lambda i: dict(ytb_id=i, duration=dict(start_sec=1., end_sec=5.), bbox=box, attributes={},
+                             version='v0.1')
         clips = dict(a_1_0=one('abc'), b_2_0=one('def'), c_3_0=one('not here'))
         (path/'celebvhq_info.json').write_text(json.dumps(dict(meta_info={}, clips=clips)))
 

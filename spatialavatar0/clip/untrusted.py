@@ -20,7 +20,7 @@ from .image import read_image
 from ..core import UserError
 from ..head.flame import Note, Unpickler, to_array
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #8088185a
+# %% ../../nbs/clip/01a_untrusted.ipynb #63d8db0c
 @contextmanager
 def guard(
     path: str|Path,        # the file that is being read
@@ -30,14 +30,15 @@ def guard(
     "Whatever the reading of a file raises becomes a `UserError` that names it"
     try: yield
     except UserError: raise
-    except FileNotFoundError: raise UserError('there is no such file', path, 'is the folder whole?') from None
+    except FileNotFoundError:
+        raise UserError('there is no such file', path, 'is the folder whole?') from None
     except PermissionError:
         raise UserError('the file may not be read', path, 'change its permissions') from None
     except Exception as e:
         why = ' '.join(str(e).split())[:120] or type(e).__name__
         raise UserError(f'this is not a whole {what} ({why})', path, remedy) from None
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #85eebc4f
+# %% ../../nbs/clip/01a_untrusted.ipynb #0249f880
 MAX_BYTES = 256*1024**2  # of a file, packed or unpacked
 
 def read_bytes(
@@ -50,7 +51,8 @@ def read_bytes(
         if path.is_dir(): raise UserError('this is a folder', path, 'give the file in it')
         if path.exists() and not path.is_file(): raise UserError('this is not a file', path)
         if (n := path.stat().st_size) > limit:
-            raise UserError(f'{n/2**20:.0f} MB are too much for such a file', path, 'is it what it seems?')
+            raise UserError(f'{n/2**20:.0f} MB are too much for such a file', path,
+                            'is it what it seems?')
         return path.read_bytes()
 
 # %% ../../nbs/clip/01a_untrusted.ipynb #2fa1fcc8
@@ -80,7 +82,7 @@ def frames_of(
         if not isinstance(r, dict): raise UserError(f'{key} {i} is no object', path)
     return frames
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #2334f55b
+# %% ../../nbs/clip/01a_untrusted.ipynb #fe8f99d6
 def numbers(
     x,                    # a list, an array, a tensor
     shape: tuple,         # wanted; -1 for any, at most once
@@ -97,7 +99,8 @@ def numbers(
     if a.size == 0 or a.size % fixed or (a.size != fixed and -1 not in shape):
         raise UserError(f"{what} has shape {a.shape}, not ({','.join(map(str, shape))})", path)
     if not np.isfinite(a).all(): raise UserError(f'{what} holds NaN or infinity', path, 'track it again')
-    if np.abs(a).max() > limit: raise UserError(f'{what} holds {np.abs(a).max():g}', path, 'track it again')
+    if np.abs(a).max() > limit:
+        raise UserError(f'{what} holds {np.abs(a).max():g}', path, 'track it again')
     return torch.from_numpy(a.astype(np.float64).reshape(shape)).to(dtype)
 
 def number(x, what, path, low=-1e6, high=1e6):
@@ -106,7 +109,7 @@ def number(x, what, path, low=-1e6, high=1e6):
     if not low <= value <= high: raise UserError(f'{what} is {value:g}, not {low:g} to {high:g}', path)
     return value
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #bf7f0061
+# %% ../../nbs/clip/01a_untrusted.ipynb #b9b445ff
 def rigid(
     x,               # 4 x 4 or 3 x 4 numbers
     what: str,
@@ -119,18 +122,21 @@ def rigid(
     T[:3] = M[:3]
     R = T[:3, :3]
     off = (R @ R.T - torch.eye(3)).abs().max()
-    if n == 16 and (M[3] - T[3]).abs().max() > 1e-4: raise UserError(f'the last row of {what} is not 0 0 0 1', path)
-    if off > 1e-2 or torch.det(R) < 0: raise UserError(f'{what} holds no rotation', path, 'is a scale in it?')
+    if n == 16 and (M[3] - T[3]).abs().max() > 1e-4:
+        raise UserError(f'the last row of {what} is not 0 0 0 1', path)
+    if off > 1e-2 or torch.det(R) < 0:
+        raise UserError(f'{what} holds no rotation', path, 'is a scale in it?')
     return T
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #b7184996
+# %% ../../nbs/clip/01a_untrusted.ipynb #2b3386e6
 def pinhole(
     fx, fy, cx, cy,  # pixels, from outside
     width, height,
     path: str|Path,
 ) -> tuple[Tensor, int, int]:  # K (3,3) float64, and the checked size
     "Intrinsics from outside; `UserError` where no camera has such"
-    w, h = (numbers([n], (1,), 'the size of the picture', path, torch.float64).item() for n in (width, height))
+    w, h = (numbers([n], (1,), 'the size of the picture', path, torch.float64).item()
+            for n in (width, height))
     if not (1 <= w <= 16384 and 1 <= h <= 16384 and w % 1 == h % 1 == 0):
         raise UserError(f'a picture of {w:g}x{h:g} pixels', path, 'are w and h right?')
     f = numbers([fx, fy, cx, cy], (4,), 'the intrinsics', path, torch.float64)
@@ -140,10 +146,11 @@ def pinhole(
     K[0, 0], K[1, 1], K[0, 2], K[1, 2] = f
     return K, int(w), int(h)
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #a321d484
+# %% ../../nbs/clip/01a_untrusted.ipynb #1de78d3a
 def picture_size(path: str|Path) -> tuple[int, int]:  # width, height
     "The size of a picture, which is not decoded"
-    if not Path(path).is_file(): raise UserError('there is no such picture', path, 'is the folder whole?')
+    if not Path(path).is_file():
+        raise UserError('there is no such picture', path, 'is the folder whole?')
     with guard(path, 'picture'), Image.open(path) as p: return p.size
 
 def picture(
@@ -155,7 +162,8 @@ def picture(
     if sorted((w, h)) != sorted((width, height)):
         raise UserError(f'the picture is {w}x{h}, its camera {width}x{height}', path)
     image, alpha = read_image(path)
-    if image.shape[:2] != (height, width): raise UserError('the picture lies on its side', path, 'turn it')
+    if image.shape[:2] != (height, width):
+        raise UserError('the picture lies on its side', path, 'turn it')
     return image, alpha
 
 def grey(path, width, height):
@@ -178,7 +186,7 @@ def inside(
         raise UserError(f'{relative[:60]} lies outside the folder', folder, 'do not trust it')
     return path
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #8b07ac7d
+# %% ../../nbs/clip/01a_untrusted.ipynb #6cb1edb4
 def read_arrays(
     path: str|Path,              # .npz
     names: tuple|None = None,    # only these, as far as they are there; none: all
@@ -190,17 +198,19 @@ def read_arrays(
         entries = {i.filename.removesuffix('.npy'): i for i in z.infolist()}
         wanted = [k for k in entries if names is None or k in names]
         if (n := sum(entries[k].file_size for k in wanted)) > limit or len(wanted) > 1000:
-            raise UserError(f'{len(wanted)} arrays, {n/2**20:.0f} MB, are too much', path, 'do not trust it')
+            raise UserError(f'{len(wanted)} arrays, {n/2**20:.0f} MB, are too much', path,
+                            'do not trust it')
         return {k: _array(z.read(entries[k]), k) for k in wanted}
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #6bdede9c
+# %% ../../nbs/clip/01a_untrusted.ipynb #e042864a
 def _array(data, name):
     "An .npy of numbers; `ValueError` where its header does not fit its bytes"
     f = io.BytesIO(data)
     version = np.lib.format.read_magic(f)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(f)
-    if dtype.kind not in 'biufU': raise ValueError(f'{name} holds objects of {dtype}, which are not read')
+    first, second = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = (first if version == (1, 0) else second)(f)
+    if dtype.kind not in 'biufU':
+        raise ValueError(f'{name} holds objects of {dtype}, which are not read')
     count = int(np.prod([int(n) for n in shape], dtype=object))
     if count < 0 or f.tell() + count*dtype.itemsize != len(data):
         raise ValueError(f'{name} is said to have shape {shape}, its {len(data)} bytes do not fit')
@@ -239,7 +249,7 @@ def _array_makers():
     return [*((f, f'{m}.{n}') for f, n in zip(made, names) for m in modules),
             (np.ndarray, 'numpy.ndarray'), (np.dtype, 'numpy.dtype'), *kinds]
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #8d91d024
+# %% ../../nbs/clip/01a_untrusted.ipynb #a6a17eab
 def read_torch(
     path: str|Path,  # what `torch.save` wrote
 ) -> dict:           # dicts, lists, text, numbers and arrays
@@ -247,7 +257,8 @@ def read_torch(
     data = read_bytes(path)
     with guard(path, 'dict of arrays saved by torch', 'do not trust it, or make it again'):
         with zipfile.ZipFile(io.BytesIO(data)) as z:
-            if sum(i.file_size for i in z.infolist()) > MAX_BYTES: raise ValueError('it unpacks to too much')
+            if sum(i.file_size for i in z.infolist()) > MAX_BYTES:
+                raise ValueError('it unpacks to too much')
             for i in z.infolist(): z.read(i)  # the checksums, which torch does not look at
         with torch.serialization.safe_globals(_array_makers()):
             tree = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)

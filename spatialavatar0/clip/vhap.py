@@ -50,7 +50,7 @@ def _splits(path, records):
         found[s] = [place[n] for n in names if n in place]
     return found
 
-# %% ../../nbs/clip/05a_vhap.ipynb #c1338c80
+# %% ../../nbs/clip/05a_vhap.ipynb #362622d1
 def read_vhap(
     path: str|Path,
     head: HeadModel,
@@ -63,5 +63,6 @@ def read_vhap(
     clip._check()
     times = _times(clip.records)
     open_ = lambda i: replace(clip[i], timestep=times[i])
-    return [Recording(path.name, 'vhap', path, list(range(len(clip))), open_, head, _splits(path, clip.records),
+    return [Recording(path.name, 'vhap', path, list(range(len(clip))), open_, head,
+                      _splits(path, clip.records),
                       year='2023')]
