@@ -114,7 +114,7 @@ def _records(data, path):
         records.append(r | dict(timestep_index=int(t)))
     return records
 
-# %% ../../nbs/clip/02_clip.ipynb #05ddc17e
+# %% ../../nbs/clip/02_clip.ipynb #8960b752
 class Clip:
     "Pictures of one person with cameras and head codes; a list of `Frame`s, each read when asked for"
     def __init__(self,
@@ -133,7 +133,7 @@ class Clip:
         for name in names:
             data = read_json(self.path/name)
             if data.get('frames') != []: self.records += _records(data, self.path/name)
-            self.head_id = data.get('head_model', self.head_id)
+            if isinstance(whose := data.get('head_model'), str): self.head_id = whose
         self._check()
 
 # %% ../../nbs/clip/02_clip.ipynb #085b8471

@@ -109,20 +109,20 @@ def number(x, what, path, low=-1e6, high=1e6):
     if not low <= value <= high: raise UserError(f'{what} is {value:g}, not {low:g} to {high:g}', path)
     return value
 
-# %% ../../nbs/clip/01a_untrusted.ipynb #b9b445ff
+# %% ../../nbs/clip/01a_untrusted.ipynb #cdbb3ea6
 def rigid(
     x,               # 4 x 4 or 3 x 4 numbers
     what: str,
     path: str|Path,
 ) -> Tensor:         # (4,4) float64
     "A rotation and a translation from outside; `UserError` where it is none"
-    n = np.size(x) if np.ndim(x) else 0
-    M = numbers(x, (4, 4) if n == 16 else (3, 4), what, path, torch.float64)
+    M = numbers(x, (-1, 4), what, path, torch.float64)
+    if len(M) not in (3, 4): raise UserError(f'{what} has shape ({len(M)}, 4), not 4 x 4 or 3 x 4', path)
     T = torch.eye(4, dtype=torch.float64)
     T[:3] = M[:3]
     R = T[:3, :3]
     off = (R @ R.T - torch.eye(3)).abs().max()
-    if n == 16 and (M[3] - T[3]).abs().max() > 1e-4:
+    if len(M) == 4 and (M[3] - T[3]).abs().max() > 1e-4:
         raise UserError(f'the last row of {what} is not 0 0 0 1', path)
     if off > 1e-2 or torch.det(R) < 0:
         raise UserError(f'{what} holds no rotation', path, 'is a scale in it?')
