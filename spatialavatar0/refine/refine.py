@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RATES', 'ROOM', 'Settings', 'short', 'settings_for', 'cosine', 'step_loss', 'take_step', 'shown', 'share', 'keeper',
-           'weight', 'State', 'start', 'check_slope', 'one_thread', 'bar_from', 'refine', 'look_around',
-           'reference_frame']
+           'weight', 'correct', 'see_through', 'State', 'start', 'cameras_of', 'check_slope', 'one_thread', 'bar_from',
+           'refine', 'look_around', 'reference_frame']
 
-# %% ../../nbs/refine/03_refine.ipynb #7d3407d1
+# %% ../../nbs/refine/03_refine.ipynb #6a332345
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -20,12 +20,13 @@ from torch import Tensor
 from ..core import UserError, progress, seed_all
 from ..head.model import HeadCodes
 from .fast import Adam, photometric_over, screen_aspect
+from .loose import Loose, posed
 from .spikes import clamp_log_scale_
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians, WorldGaussians
 from ..splat.render import render
 
-# %% ../../nbs/refine/03_refine.ipynb #7d6b20bb
+# %% ../../nbs/refine/03_refine.ipynb #3ca5814c
 @dataclass(frozen=True)
 class Settings:
     "The numbers of a refinement; lengths are in units of the triangle that a Gaussian rides on"
@@ -37,7 +38,7 @@ class Settings:
     tolerance: float = 1.   # tau of the penalty: axes up to e : 1 on the screen are free
     lowest: float = -7.     # of a log-scale
     highest: float = 1.     # of a log-scale
-    spread: float = 3.      # of the log-scales of one Gaussian
+    spread: float = 2.      # of the log-scales of one Gaussian
     xyz: float = 2e-3       # the five rates at the start
     quaternion: float = 2e-3
     log_scale: float = 5e-3
@@ -48,6 +49,8 @@ class Settings:
     look_frames: int = 48   # in how many of them,
     faint: float = .5       # up to how many pixels a Gaussian does not move,
     clear: float = 3.       # and from how many on it moves as it likes
+    loose: str = ''         # what to correct in the clip: any of codes, camera, exposure
+    opaque: float = 0.      # weight of the mean transparency of what is seen
     seed: int = 0
 
 # %% ../../nbs/refine/03_refine.ipynb #b51c5aea
@@ -166,20 +169,43 @@ def weight(frame, vertices: Tensor) -> int:
     "Bytes"
     return sum(x.nbytes for x in (frame.image, frame.alpha, vertices))
 
-# %% ../../nbs/refine/03_refine.ipynb #d8e097cd
+# %% ../../nbs/refine/03_refine.ipynb #b81f9ee5
+def correct(
+    loose: Loose,
+    settings: Settings,
+    i: int,             # the step
+):
+    "A step of the corrections, each table at its own rate"
+    rate = cosine(i, settings.iterations, settings.final)
+    loose.adam.step({name: rate*table_rate for name, table_rate in loose.rates.items()})
+
+def see_through(
+    g: Gaussians,
+    moving: Tensor,  # (N,) in 0..1: how far each is seen
+) -> Tensor:         # ()
+    "Mean transparency of what is seen"
+    return (moving*(1 - g.opacity)).sum()/moving.sum().clamp(min=1)
+
+# %% ../../nbs/refine/03_refine.ipynb #4ae6e200
 @dataclass
 class State:
     "All that changes from step to step"
     gaussians: Gaussians   # as they are by now; they ask for gradients
     adam: Adam             # which moves them
+    loose: Loose           # corrections of the clip
     moving: Tensor         # (N,) which share of its step each takes
     draw: torch.Generator  # frames and backgrounds
     i: int = 0             # steps taken
 
-def start(avatar: Avatar, settings: Settings) -> State:
+def start(avatar: Avatar, clip: Sequence, settings: Settings) -> State:
     "Before the first step"
-    g = avatar.gaussians.clone().requires_grad_()
-    return State(g, Adam(g), torch.zeros(len(g)).to(g.xyz), seed_all(settings.seed))
+    g, names = avatar.gaussians.clone().requires_grad_(), settings.loose.split()
+    loose = Loose(avatar.head, cameras_of(clip) if names else [], names)
+    return State(g, Adam(g), loose, torch.zeros(len(g)).to(g.xyz), seed_all(settings.seed))
+
+def cameras_of(clip: Sequence) -> list[str]:
+    "Which camera took each frame"
+    return getattr(clip, 'camera_ids', None) or [f.camera_id for f in clip]
 
 # %% ../../nbs/refine/03_refine.ipynb #adc0d689
 def check_slope(
@@ -208,7 +234,7 @@ def bar_from(i: int, n: int):
     bar.initial = bar.n = bar.last_print_n = i
     return bar
 
-# %% ../../nbs/refine/03_refine.ipynb #47b6afe7
+# %% ../../nbs/refine/03_refine.ipynb #212202c1
 @one_thread()
 def refine(
     avatar: Avatar,                # the first guess; it is not changed
@@ -220,17 +246,21 @@ def refine(
 ) -> Avatar:
     "Fit the Gaussians to a clip (section 4), on a frozen layout; raises `UserError` at a NaN"
     if not len(clip): raise UserError('the clip holds no frame')
-    state, look_up = state or start(avatar, settings), look_up or keeper(avatar, clip)
+    state, look_up = state or start(avatar, clip, settings), look_up or keeper(avatar, clip)
     g, n, figures = state.gaussians, settings.iterations, {}
     fit = replace(avatar, gaussians=g)
     for i in (bar := bar_from(state.i, n)):
         if i % max(1, n//settings.looks) == 0: look_around(fit, clip, settings, state, look_up)
-        frame, vertices = look_up(int(torch.randint(len(clip), (), generator=state.draw)))
+        t = int(torch.randint(len(clip), (), generator=state.draw))
+        frame, vertices = look_up(t)
         background = torch.rand(3, generator=state.draw).to(g.xyz)
-        loss = step_loss(fit.on(vertices), frame, background, settings, i >= settings.sleep)
+        world = posed(state.loose, fit, t, frame, vertices)
+        loss = step_loss(world, frame, background, settings, i >= settings.sleep)
+        if settings.opaque: loss = loss + settings.opaque*see_through(g, state.moving)
         loss.backward()
         check_slope(loss, g, i)
         take_step(state.adam, g, settings, i)
+        correct(state.loose, settings, i)
         state.i = i + 1
         if on_step: figures = on_step(i, loss.item(), g) or figures
         if i % 10 == 0: bar.set_postfix(loss=f'{loss.item():.4f}', **figures)

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'save_state', 'load_state',
            'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'strip', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
 
-# %% ../../nbs/refine/04_run.ipynb #47ab7d14
+# %% ../../nbs/refine/04_run.ipynb #ddb717df
 import hashlib, json, signal, threading, time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -25,16 +25,17 @@ from ..core import UserError, atomic_path
 from ..head.model import CODES
 from .losses import matted, psnr
 from .refine import ROOM, Settings, State, keeper, refine, start
-from .spikes import aspect_ratio
+from .spikes import aspect_ratio, percentiles
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
 from ..splat.render import render
 
-# %% ../../nbs/refine/04_run.ipynb #cf1ccbde
+# %% ../../nbs/refine/04_run.ipynb #3bdc4cfd
 def tensors_of(state: State) -> dict:
     "Every tensor of a state, by name; in the memory of the state, but for the generator's"
-    adam = state.adam
-    parts = dict(gaussians=state.gaussians.parameters(), mean=adam.mean, square=adam.square)
+    adam, loose = state.adam, state.loose
+    parts = {'gaussians': state.gaussians.parameters(), 'mean': adam.mean, 'square': adam.square,
+             'loose': loose.tables, 'loose mean': loose.adam.mean, 'loose square': loose.adam.square}
     tensors = {f'{part}.{name}': x.detach() for part, xs in parts.items() for name, x in xs.items()}
     return tensors | dict(moving=state.moving, draw=state.draw.get_state())
 
@@ -57,8 +58,8 @@ def looks_of(
         yield from (frame.image, frame.alpha, frame.camera.K, frame.camera.world_to_camera)
         yield from (getattr(frame.codes, name) for name in CODES)
 
-# %% ../../nbs/refine/04_run.ipynb #8d25aea6
-FORMAT, VERSION = 'spatialavatar0 checkpoint', 1
+# %% ../../nbs/refine/04_run.ipynb #d23b2cb1
+FORMAT, VERSION = 'spatialavatar0 checkpoint', 2
 
 def belongs_to(
     avatar: Avatar,      # that the run begins with
@@ -72,7 +73,7 @@ def belongs_to(
             'avatar': fingerprint([*avatar.gaussians.parameters().values(), avatar.shape]),
             'clip': f'{len(clip)} frames {fingerprint(looks_of(clip, look_up))}'}
 
-# %% ../../nbs/refine/04_run.ipynb #4f7e9134
+# %% ../../nbs/refine/04_run.ipynb #53f04296
 def save_state(
     path: Path,    # .safetensors
     state: State,
@@ -80,14 +81,16 @@ def save_state(
 ):
     "Write a checkpoint; until it is whole, the one before stands at `path`"
     tensors = {name: x.cpu().contiguous() for name, x in tensors_of(state).items()}
-    header = dict(format=FORMAT, version=VERSION, i=state.i, steps=state.adam.steps, **about)
+    steps = dict(steps=state.adam.steps, loose_steps=state.loose.adam.steps)
+    header = dict(format=FORMAT, version=VERSION, i=state.i, **steps, **about)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, {'checkpoint': json.dumps(header)}))
 
-# %% ../../nbs/refine/04_run.ipynb #2410a5df
+# %% ../../nbs/refine/04_run.ipynb #cbf7db16
 def load_state(
     path: Path,        # as `save_state` wrote it
     avatar: Avatar,    # that the run began with
+    clip: Sequence,    # that it learns from
     settings: Settings,
     about: dict,       # of `belongs_to`
 ) -> State:
@@ -95,13 +98,13 @@ def load_state(
     header, tensors = _read(path)
     for what, want in about.items():
         if header.get(what) != want: raise _other(path, what, header.get(what), want)
-    state = start(avatar, settings)
+    state = start(avatar, clip, settings)
     places = tensors_of(state)
     if {k: x.shape for k, x in tensors.items()} != {k: x.shape for k, x in places.items()}:
         raise UserError('not a whole checkpoint', path, 'delete it and begin again')
     for name, place in places.items(): place.copy_(tensors[name])
     state.draw.set_state(tensors['draw'])
-    state.adam.steps, state.i = header['steps'], header['i']
+    state.adam.steps, state.loose.adam.steps, state.i = header['steps'], header['loose_steps'], header['i']
     state.adam.set_share(state.moving)
     return state
 
@@ -126,19 +129,20 @@ def _other(path, what, got, want):
     return UserError(f'of another run: {what} is {got} there, {want} here', path,
                      'give what it was begun with, or delete it')
 
-# %% ../../nbs/refine/04_run.ipynb #e6e147b0
+# %% ../../nbs/refine/04_run.ipynb #e73641e5
 def begin(
     path: Path,        # of the checkpoint
     avatar: Avatar,
+    clip: Sequence,    # that it learns from
     settings: Settings,
     about: dict,       # of `belongs_to`
     resume: bool,      # whether to go on, if there is one
 ) -> State:
     "The state to go on from; raises `UserError` for a checkpoint that nobody asked for"
-    if not path.exists(): return start(avatar, settings)
+    if not path.exists(): return start(avatar, clip, settings)
     if not resume:
         raise UserError('a run that was stopped', path, 'go on with --resume, or delete this file')
-    return load_state(path, avatar, settings, about)
+    return load_state(path, avatar, clip, settings, about)
 
 # %% ../../nbs/refine/04_run.ipynb #12bf2804
 def sweep(*paths: Path):
@@ -180,8 +184,8 @@ def strip(target: Tensor, image: Tensor) -> Tensor:  # (H,W,3) each; (H,3W,3)
     "Both side by side, and four times their difference"
     return torch.cat([target, image, 4*(image - target).abs()], 1)
 
-# %% ../../nbs/refine/04_run.ipynb #f34cac83
-COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio'
+# %% ../../nbs/refine/04_run.ipynb #197a596a
+COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio', 'aspect_p99'
 
 class Log:
     "Figures of a run, a row of a table now and then; called after each step"
@@ -200,32 +204,40 @@ class Log:
         rows = rows_until(path, done) if done else []
         self.began = time.perf_counter() - (float(rows[-1].split(',')[1]) if rows else 0)
         with atomic_path(path) as temporary: temporary.write_text('\n'.join([','.join(COLUMNS), *rows, '']))
+        if not rows: self.write(self.measure(0, avatar))
 
 def rows_until(path: Path, done: int) -> list[str]:
     "Whole rows of a table, up to an iteration"
     rows = path.read_text().splitlines()[1:] if path.exists() else []
     return [x for x in rows if x.count(',') == len(COLUMNS) - 1 and int(x.split(',')[0]) <= done]
 
-# %% ../../nbs/refine/04_run.ipynb #27bc74d4
+# %% ../../nbs/refine/04_run.ipynb #3fd7084f
 @patch
 def __call__(self: Log, i: int, loss: float, gaussians: Gaussians) -> dict|None:
     "After step i; figures for the bar, if there are new ones"
     self.losses.append(loss)
     if (i + 1) % self.every and i + 1 < self.n: return
     row = self.measure(i + 1, replace(self.avatar, gaussians=gaussians))
-    fields = [f'{row[k]:.6g}' if k in row else '' for k in COLUMNS]
-    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
+    self.write(row)
     self.losses = []
-    if self.board: self.board.log(row, step=i + 1)
     return dict(psnr=f"{row['psnr']:.1f} dB")
 
-# %% ../../nbs/refine/04_run.ipynb #9c222506
+@patch
+def write(self: Log, row: dict):
+    "A row into the table and onto the board"
+    fields = [f'{row[k]:.6g}' if k in row else '' for k in COLUMNS]
+    with open(self.path, 'a') as f: f.write(','.join(fields) + '\n')
+    if self.board: self.board.log(row, step=row['iteration'])
+
+# %% ../../nbs/refine/04_run.ipynb #e67b9a24
 @patch
 def measure(self: Log, i: int, fit: Avatar) -> dict:
     "A row: figures after i steps"
+    ratios = percentiles(aspect_ratio(fit.gaussians.log_scale.detach()))
     row = dict(iteration=i, seconds=time.perf_counter() - self.began,
-               loss=sum(self.losses)/len(self.losses), psnr=seen(fit, *self.look_up(self.watched))[-1],
-               aspect_ratio=aspect_ratio(fit.gaussians.log_scale.detach()).max().item())
+               psnr=seen(fit, *self.look_up(self.watched))[-1],
+               aspect_ratio=ratios.largest, aspect_p99=ratios.p99)
+    if self.losses: row['loss'] = sum(self.losses)/len(self.losses)
     if self.held_out and (i % (10*self.every) == 0 or i == self.n): row['held_out_psnr'] = self.draw(i, fit)
     return row
 
@@ -249,7 +261,7 @@ def wandb_run(name: str, settings: Settings):
         raise UserError('wandb is not installed', remedy='pip install wandb, or no --log') from None
     return wandb.init(project='spatialavatar0', name=name, config=asdict(settings))
 
-# %% ../../nbs/refine/04_run.ipynb #50b22922
+# %% ../../nbs/refine/04_run.ipynb #38e651aa
 def run(
     avatar: Avatar,               # the first guess
     clip: Sequence,               # `Frame`s: a `Clip`, or a list
@@ -267,7 +279,7 @@ def run(
     about, path = belongs_to(avatar, train, settings, look_up), beside('.checkpoint.safetensors')
     sweep(out, path, beside('.refine.csv'))
     with _on_disk(out), stoppable() as asked, _board(log, out.stem, settings) as board:
-        state = begin(path, avatar, settings, about, resume)
+        state = begin(path, avatar, train, settings, about, resume)
         watch = Log(beside('.refine.csv'), avatar, look_up, settings.iterations, len(train)//2,
                     _spread(len(train), len(clip)), state.i, board)
         def on_step(i, loss, gaussians):

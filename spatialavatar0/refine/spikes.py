@@ -148,7 +148,7 @@ def views(
     centre, radius = extent(world)
     return orbit(centre, 1.1*radius/math.sin(math.radians(10)), 3, (-60, 60), width=size, height=size)
 
-# %% ../../nbs/refine/02_spikes.ipynb #08954008
+# %% ../../nbs/refine/02_spikes.ipynb #979af5a1
 class Limits(NamedTuple):
     "Of log-scales: what the clamp of a refinement allows"
     lowest: float
@@ -156,8 +156,8 @@ class Limits(NamedTuple):
     spread: float            # the most that the axes of one Gaussian may differ
     relative: bool = False   # whether the range counts from the median of all log-scales
 
-LOCAL = Limits(-7., 1., 3.)       # in the frames of triangles: the defaults of a refinement
-WORLD = Limits(-5.5, 4.5, 3., True)
+LOCAL = Limits(-7., 1., 2.)          # in the frames of triangles: the defaults of a refinement
+WORLD = Limits(-5.5, 4.5, 3., True)  # for any program's cloud: it was not made with limits
 SLACK = 1e-5                      # the spread ends so much below its limit, for rounding
 
 # %% ../../nbs/refine/02_spikes.ipynb #f757aded
