@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['target', 'wrong', 'wrote', 'pick_head', 'ready_head', 'about_head', 'tell', 'head', 'info', 'convert', 'doctor',
-           'repair']
+           'complaints', 'repair']
 
 # %% ../nbs/88_files.ipynb #b0acb27d
 from pathlib import Path
@@ -219,7 +219,7 @@ def doctor(
     if out: compose(path.name, '; '.join(ills) or 'no complaints', rows).save(out); wrote(out)
     return ills
 
-# %% ../nbs/88_files.ipynb #d255c2f2
+# %% ../nbs/88_files.ipynb #6f4dfc61
 def _examine_recordings(path, head):
     "Facts, complaints, and the mesh over some frames of every recording in a folder"
     from spatialavatar0.clip.doctor import diagnose
@@ -235,6 +235,11 @@ def _examine_recordings(path, head):
                   if f.image is not None}
         if panels: rows.append(Row(f'Mesh: {name}', panels))
     return facts, ills, rows
+
+def complaints(frame, head) -> list[str]:
+    "What is wrong with a frame, in words"
+    from spatialavatar0.clip.doctor import complaints as run
+    return run(frame, head)
 
 def _panel(frame, model):
     "The mesh over a picture, on white where the matte is empty"
