@@ -126,7 +126,7 @@ def info(
     tell({'file': path, **facts})
     return facts
 
-# %% ../nbs/88_files.ipynb #3f385854
+# %% ../nbs/88_files.ipynb #cad945a0
 def _about_avatar(path):
     import json
     from safetensors import SafetensorError, safe_open
@@ -149,6 +149,9 @@ def _short(x):
 
 def _about_clip(path):
     from spatialavatar0.clip.clip import Clip
+    from spatialavatar0.clip.convert import READERS
+    for name, f in READERS.items():
+        if name != 'vhap' and f.found(path): return {'kind': f'recording of {f.what}', 'format': name}
     c = Clip(path)
     camera = c.camera(0)
     return {'kind': 'clip', 'frames': len(c), 'cameras': len(set(c.camera_ids)), 'head': c.head_id,

@@ -209,29 +209,43 @@ def flame_year(head: HeadModel) -> str:
         if any(w.lower() in head.name.lower() for w in words): return year
     return ''
 
-# %% ../../nbs/clip/07_doctor.ipynb #bfabee99
+# %% ../../nbs/clip/07_doctor.ipynb #22361580
 def _motion(tape, limit=400):
-    "Codes, and cameras by their names, of a recording; of a long one, only runs of neighbouring frames"
-    order = range(len(tape))
-    if len(tape) > limit:
-        order = [i for k in range(8) for i in range(k*len(tape)//8, k*len(tape)//8 + limit//8)]
-    frames = [tape[i] for i in order]
-    return [(i, f.timestep, f.camera_id, f.camera, f.codes) for i, f in zip(order, frames)]
+    "Rows (i, instant, camera's name, camera, codes, covered part); of a long one runs of neighbours"
+    order, rows, n = range(len(tape)), [], len(tape)
+    if n > limit: order = [i for k in range(8) for i in range(k*n//8, k*n//8 + limit//8)]
+    for i in order:
+        f = tape[i]
+        covered = None if f.alpha is None else f.alpha.mean().item()
+        rows.append((i, f.timestep, f.camera_id, f.camera, f.codes, covered))
+    return rows
 
-# %% ../../nbs/clip/07_doctor.ipynb #e2173a40
+def _by_camera(rows):
+    "The rows of each camera, in order of time"
+    return [sorted((r for r in rows if r[2] == c), key=lambda r: r[1])
+            for c in sorted({r[2] for r in rows})]
+
+# %% ../../nbs/clip/07_doctor.ipynb #4bea79c5
 def _jumps(rows):
     "Complaints about jumps, camera by camera"
     found = []
-    for c in sorted({r[2] for r in rows}):
-        mine = sorted((r for r in rows if r[2] == c), key=lambda r: r[1])
+    for mine in _by_camera(rows):
         if len(mine) < 3 or mine[0][3] is None: continue
         at = jumps(HeadCodes.stack([r[4] for r in mine]), [r[3] for r in mine])
         found += [mine[i][0] for i in at if mine[i][1] - mine[i - 1][1] < 3]
-    n = len(found)
-    where = ', '.join(map(str, found[:3])) + (', …' if n > 3 else '')
-    return [f'the head jumps at frame {where}: {n} times'] if n else []
+    return _times(found, 'the head jumps')
 
-# %% ../../nbs/clip/07_doctor.ipynb #646b006a
+def _flicker(rows):
+    "Complaints about mattes that change by a quarter from one picture to the next"
+    found = [b[0] for mine in _by_camera(rows) for a, b in zip(mine, mine[1:])
+             if a[5] is not None and b[1] - a[1] < 3 and abs(b[5] - a[5]) > .25*max(a[5], .02)]
+    return _times(found, 'the matte flickers')
+
+def _times(found, what):
+    where = ', '.join(map(str, found[:3])) + (', …' if len(found) > 3 else '')
+    return [f'{what} at frame {where}: {len(found)} times'] if found else []
+
+# %% ../../nbs/clip/07_doctor.ipynb #473f84a4
 def examine(
     tape: Recording,
     looks: int = 6,    # frames that are looked at closely
@@ -259,7 +273,7 @@ def examine(
         why = words or 'no mistake of axes or scale explains it'
         found.ills.append(f'the mesh does not lie on the head ({score:.2f}); {why}')
     else: found.ills += [f'frame {f.timestep}: {x}' for f in found.frames for x in complaints(f, head)]
-    found.ills += matte_complaints(found.frames, head)
+    found.ills += matte_complaints(found.frames, head) + _flicker(rows)
     return found
 
 # %% ../../nbs/clip/07_doctor.ipynb #84a3a938
