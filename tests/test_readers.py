@@ -102,7 +102,7 @@ def test_canonical_flame_param(clip):
 
 
 def test_splits(clip):
-    "The first 70 % of the instants, rounded up, train; the last camera validates; the rest tests, on all cameras"
+    "The first 70 % of the instants, rounded up, train; the last camera validates; the rest tests"
     found = {s: {(r['timestep_index'], r['camera_index']) for r in frames(clip, s)}
              for s in ('train', 'val', 'test')}
     assert found == dict(train={(t, 0) for t in range(7)}, val={(t, 1) for t in range(7)},
@@ -111,7 +111,7 @@ def test_splits(clip):
 
 
 def test_camera_as_gaussianavatars_computes_it(clip, head):
-    "Axes 1 and 2 negated, inverted; the vertical angle out of the horizontal one; the principal point in the middle"
+    "Axes 1 and 2 negated, inverted; one angle for both; the principal point in the middle"
     codes = Clip(clip, head).codes()
     for i, r in enumerate(frames(clip)):
         M = np.array(r['transform_matrix'])
@@ -125,7 +125,7 @@ def test_camera_as_gaussianavatars_computes_it(clip, head):
 
 @pytest.mark.parametrize('name', SAMPLES)
 def test_reader(name, head, tmp_path):
-    "Recognised; the known point on its known pixel; the vertices as they were; and the same once more after conversion"
+    "The known point on its known pixel, the vertices as they were; and once more after conversion"
     seen = SAMPLES[name](tmp_path/'one', head, 32)
     assert recognise(tmp_path/'one') == name and name in READERS
     tape, = read_recordings(tmp_path/'one', head)
