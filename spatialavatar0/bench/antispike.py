@@ -234,10 +234,11 @@ def bench_antispike(
                              aspect=spikes.shortest._asdict(), screen=spikes.screen._asdict()))
     return {'about': facts, 'settings': settings, 'rows': rows}
 
-# %% ../../nbs/bench/02_antispike.ipynb #7390e42e
+# %% ../../nbs/bench/02_antispike.ipynb #42d4e07d
 PAPER = {'full': ('29.95', '8'), 'without warm-up': ('27.88', '–'), 'without clamp': ('28.39', '> 10⁶'),
          'without L_aspect': ('28.92', '20')}  # its table 9: dB, largest aspect ratio
-COLUMNS = ('', 'later dB', 'SSIM', 'sides dB', 'SSIM', 'aspect ratio: largest', '90 %', 'on the screen: largest', '99 %',
+COLUMNS = ('', 'later dB', 'SSIM', 'sides dB', 'SSIM', 'aspect ratio: largest', '90 %',
+           'on the screen: largest', '99 %',
            'needle pixels', 'Gaussians', 's', 'paper: dB', 'aspect ratio')
 
 def cells(x: dict) -> list:
