@@ -46,10 +46,12 @@ def _unpacked(images):
     names = ((_NAME.fullmatch(p.name), p) for p in sorted(images.glob('cam_*')))
     return {(int(m[2]), m[1]): p for m, p in names if m}
 
-# %% ../../nbs/clip/05e_nersemble.ipynb #8e3e4aa1
+# %% ../../nbs/clip/05e_nersemble.ipynb #3d2beb5f
 class Film:
     "The pictures of a film by their numbers, best asked for in order"
-    def __init__(self, path: Path): self.path, self.next, self.frames, self.file = path, 0, None, None
+    def __init__(self, path: Path):
+        if not path.is_file(): raise UserError('this is not a file', path)  # a pipe would be waited for
+        self.path, self.next, self.frames, self.file = path, 0, None, None
 
     def __len__(self):
         import av
