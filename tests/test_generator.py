@@ -88,3 +88,11 @@ def test_untrained_avatar_looks_like_its_picture():
         inner = (f.alpha > .99) & (alpha > .99)
         error.append((image - f.image)[inner].abs().mean())
     assert error[1] < error[0] < .06
+
+
+def test_a_shell_from_the_side():
+    "Seen from the side an ear stands before the middle of the skull; without the ears there is a hole"
+    from spatialavatar0.clip.people import capture
+    from spatialavatar0.generate.shell import shell
+    frame = capture(1, 'mono', size=64)[21]
+    assert shell(open_head(), frame.codes, frame.camera, frame.alpha).isfinite().all()
