@@ -10,7 +10,7 @@ from spatialavatar0.generate import generator
 from spatialavatar0.generate.generator import Config, Generator
 from spatialavatar0.generate.heads import ATTRIBUTES
 from spatialavatar0.generate.losses import Weights, generator_loss
-from spatialavatar0.head.model import HeadCodes
+from spatialavatar0.head.model import HeadCodes, open_head
 from spatialavatar0.head.uv import UVLayout
 
 config = Config(grid=32, channels=4, picture=64, feature=8, summary=16, width=8, most=16, levels=2, style=8, memory=2)
