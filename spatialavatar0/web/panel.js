@@ -7,23 +7,26 @@ const GROUPS = [
   ['Head', /^(yaw|pitch|roll)$/], ['Gaze', /^(gaze_|eyeLook)/], ['Eyelids', /^eye/], ['Brows', /^brow/],
   ['Jaw and tongue', /^(jaw|tongue)/], ['Mouth', /^mouth/], ['Cheeks and nose', /^(cheek|nose)/],
   ['Expression', /./]];
-const MOST = 40;  // sliders in a group
+const FIRST = ['jawOpen', 'mouthSmileLeft', 'mouthSmileRight'];  // in their groups
+const MOST = 40;                                                // sliders in a group
 
-// jawOpen -> Open, mouthSmileLeft -> Smile, left
+const capital = text => text.replace(/^./, c => c.toUpperCase());
+
+// jawOpen -> Open; mouthSmileLeft -> Smile, and left
 export function label(name) {
-  if (ANGLES[name]) return ANGLES[name][0];
-  if (name.includes('_')) return name.replace(/_/g, ' ').replace(/^./, c => c.toUpperCase());
-  const words = name.replace(/([A-Z])/g, ' $1').toLowerCase().split(' ');
-  const side = ['left', 'right'].includes(words.at(-1)) && words.length > 2 ? `, ${words.pop()}` : '';
+  if (ANGLES[name]) return [ANGLES[name][0], ''];
+  const words = name.replace(/_/g, ' ').replace(/([A-Z])/g, ' $1').toLowerCase().split(' ');
+  const side = ['left', 'right'].includes(words.at(-1)) && words.length > 2 ? words.pop() : '';
   if (['brow', 'eye', 'jaw', 'mouth'].includes(words[0])) words.shift();
-  return words.join(' ').replace(/^./, c => c.toUpperCase()) + side;
+  return [capital(words.join(' ')), side];
 }
 
 // Names of actions -> [title, names] of each group that is not empty
 export function groups(actions) {
   const joined = new Set(actions.filter(b => actions.some(a => a !== b && b.startsWith(a) && /[A-Z]/.test(b[a.length]) &&
     actions.includes(b[a.length].toLowerCase() + b.slice(a.length + 1)))));
-  const left = new Set([...Object.keys(ANGLES), ...actions.filter(a => !joined.has(a))]);
+  const rest = actions.filter(a => !joined.has(a) && !FIRST.includes(a));
+  const left = new Set([...Object.keys(ANGLES), ...FIRST.filter(a => actions.includes(a)), ...rest]);
   return GROUPS.map(([title, rule]) => {
     const names = [...left].filter(n => rule.test(n)).slice(0, MOST);
     names.forEach(n => left.delete(n));
@@ -63,15 +66,17 @@ function slider(name, changed) {
   const reset = () => { set(0); changed(name, 0); };
   const set = value => { input.value = value; show(); };
   show();
-  return {row: element('div', {class: 'sav-slider'}, element('label', {for: id}, label(name)), shown, input), set};
+  const [words, side] = label(name);
+  const title = element('label', {for: id}, words, element('span', {class: 'sav-side'}, side && `, ${side}`));
+  return {row: element('div', {class: 'sav-slider', 'data-side': side}, title, shown, input), set};
 }
 
 // The panel of a viewer; `set(values)` moves its sliders, `playing(name)` marks a button
 export function panel(viewer) {
   const sliders = new Map(), buttons = new Map();
-  const both = element('input', {type: 'checkbox', checked: true});
+  const both = element('input', {type: 'checkbox', checked: true, onchange: () => node.classList.toggle('sav-paired', both.checked)});
   const changed = (name, value) => {
-    const pair = both.checked && !name.startsWith('eyeLook') ? other(name) : null;
+    const pair = both.checked ? other(name) : null;
     viewer.set(pair && sliders.has(pair) ? {[name]: value, [pair]: value} : {[name]: value});
   };
   const part = ([title, names], i) => {
@@ -84,19 +89,20 @@ export function panel(viewer) {
   };
   const play = name => {
     const b = element('button', {type: 'button', 'aria-pressed': 'false', 'data-play': name,
-      onclick: () => viewer.play(viewer.playing === name ? null : name)}, name[0].toUpperCase() + name.slice(1));
+      onclick: () => viewer.play(viewer.playing === name ? null : name)}, capital(name));
     buttons.set(name, b);
     return b;
   };
+  const paired = viewer.head.names.some(other);
   const button = (text, title, onclick) => element('button', {type: 'button', title, onclick}, text);
-  const node = element('div', {class: 'sav-panel'},
+  const node = element('div', {class: 'sav-panel sav-paired'},
     element('div', {class: 'sav-row', role: 'group', 'aria-label': 'Movements'}, ...viewer.motions.names.map(play)),
     element('div', {class: 'sav-row sav-quiet', role: 'group', 'aria-label': 'Picture'},
       ...backgrounds(viewer),
       button('Reset', 'The face at rest, seen from the front', () => viewer.reset()),
-      button('Save picture', 'Save a PNG of what is seen', () => viewer.save())),
-    ...groups(viewer.head.names).map(part),
-    element('label', {class: 'sav-both'}, both, 'Left and right move together'));
+      button('Save', 'Save a PNG of what is seen', () => viewer.save())),
+    ...paired ? [element('label', {class: 'sav-both'}, both, 'Left and right together')] : [],
+    ...groups(viewer.head.names).map(part));
   return {node,
     set: values => sliders.forEach((s, name) => s.set(values[name] || 0)),
     playing: name => buttons.forEach((b, n) => b.setAttribute('aria-pressed', String(n === name)))};

@@ -6,7 +6,7 @@ export class Sorter {
   constructor(xyz, triangle, triangles) {
     Object.assign(this, {xyz, triangle});
     this.size = triangle.length;
-    this.order = new Uint32Array(this.size);
+    this.order = new Uint32Array(2048*Math.max(Math.ceil(this.size/2048), 1));  // whole rows of a texture
     this.depth = new Float32Array(this.size);
     this.key = new Uint16Array(this.size);
     this.count = new Uint32Array(STEPS + 1);

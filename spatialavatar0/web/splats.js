@@ -4,14 +4,15 @@ import {TRIANGLES_A_ROW} from './head.js';
 
 export const NEAR = .01;       // metres; what is nearer is not drawn
 const SPLATS_A_ROW = 512;      // of the texture of Gaussians; four texels each
+const ORDER_A_ROW = 2048;      // of the texture of their order
 
 const VERTEX = `#version 300 es
-precision highp float; precision highp int; precision highp sampler2D;
+precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
 uniform sampler2D frames, splats;
+uniform usampler2D order;      // which Gaussian is drawn when
 uniform mat3 R;                // world to camera, x right, y down, z forward
 uniform vec3 t;
 uniform vec2 focal, centre, size, lowest, highest;
-in uint index;
 flat out vec4 colour;
 out vec2 place;
 
@@ -19,7 +20,8 @@ vec4 frame(int i, int k) { return texelFetch(frames, ivec2(3*(i % ${TRIANGLES_A_
 vec4 splat(int i, int k) { return texelFetch(splats, ivec2(4*(i % ${SPLATS_A_ROW}) + k, i/${SPLATS_A_ROW}), 0); }
 
 void main() {
-  int i = int(index);
+  int n = gl_VertexID >> 2, corners = gl_VertexID & 3;
+  int i = int(texelFetch(order, ivec2(n % ${ORDER_A_ROW}, n/${ORDER_A_ROW}), 0).r);
   vec4 local = splat(i, 0), c0 = splat(i, 1), c1 = splat(i, 2);
   colour = splat(i, 3);
   int k = int(local.w);
@@ -36,7 +38,7 @@ void main() {
   vec2 axis = apart < 1e-6*middle ? vec2(1, 0) : a > c ? normalize(vec2(.5*(a - c) + apart, b))
                                                       : normalize(vec2(b, .5*(c - a) + apart));
   vec2 reach = sqrt(2.*log(colour.a*255.)*vec2(middle + apart, max(middle - apart, .29)));
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1)*2. - 1.;
+  vec2 corner = vec2(corners & 1, corners >> 1)*2. - 1.;
   place = corner*sqrt(2.*log(colour.a*255.));
   vec2 xy = focal*slope + centre + corner.x*reach.x*axis + corner.y*reach.y*vec2(-axis.y, axis.x);
   gl_Position = vec4((2.*xy/size - 1.)*vec2(1, -1), 0, 1);
@@ -61,18 +63,24 @@ function program(gl) {
     gl.compileShader(shader);
     gl.attachShader(p, shader);
   }
-  gl.bindAttribLocation(p, 0, 'index');
   gl.linkProgram(p);
   if (!gl.getProgramParameter(p, gl.LINK_STATUS) && !gl.isContextLost())
     throw new Error([gl.getProgramInfoLog(p), ...gl.getAttachedShaders(p).map(s => gl.getShaderInfoLog(s))].join('\n'));
   return p;
 }
 
-function texture(gl, unit, width, height) {
+function texture(gl, unit, width, height, format = gl.RGBA32F) {
   gl.activeTexture(gl.TEXTURE0 + unit);
   gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
   for (const k of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, k, gl.NEAREST);
-  gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32F, width, height);
+  gl.texStorage2D(gl.TEXTURE_2D, 1, format, width, height);
+}
+
+// Two triangles on the four corners of each Gaussian. Not an instance each: those are slow where they are small
+function quads(count) {
+  const index = new Uint32Array(6*count);
+  for (let i = 0, v = 0; i < index.length; i += 6, v += 4) index.set([v, v + 1, v + 2, v + 2, v + 1, v + 3], i);
+  return index;
 }
 
 export class Splats {
@@ -84,13 +92,10 @@ export class Splats {
     texture(gl, 0, 3*TRIANGLES_A_ROW, head.rows);
     texture(gl, 1, 4*SPLATS_A_ROW, rows.length/(16*SPLATS_A_ROW));
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, 4*SPLATS_A_ROW, rows.length/(16*SPLATS_A_ROW), gl.RGBA, gl.FLOAT, rows);
-    gl.uniform1i(this.at('frames'), 0);
-    gl.uniform1i(this.at('splats'), 1);
-    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ARRAY_BUFFER, 4*count, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
+    texture(gl, 2, ORDER_A_ROW, Math.max(Math.ceil(count/ORDER_A_ROW), 1), gl.R32UI);
+    ['frames', 'splats', 'order'].forEach((name, unit) => gl.uniform1i(this.at(name), unit));
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, quads(count), gl.STATIC_DRAW);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);  // premultiplied, from back to front
   }
@@ -116,8 +121,9 @@ export class Splats {
     gl.uniform2f(at('size'), width, height);
     gl.uniform2f(at('lowest'), slope(0, -.15), slope(1, -.15));
     gl.uniform2f(at('highest'), slope(0, 1.15), slope(1, 1.15));
-    gl.bufferSubData(gl.ARRAY_BUFFER, 0, order, 0, count);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, count);
+    gl.activeTexture(gl.TEXTURE2);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ORDER_A_ROW, Math.ceil(order.length/ORDER_A_ROW), gl.RED_INTEGER, gl.UNSIGNED_INT, order);
+    gl.drawElements(gl.TRIANGLES, 6*count, gl.UNSIGNED_INT, 0);
   }
 }
 

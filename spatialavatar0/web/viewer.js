@@ -6,7 +6,7 @@ import {Sorter} from './sort.js';
 import {NEAR, Splats} from './splats.js';
 import {Orbit, handle} from './camera.js';
 import {Motions, vector} from './motion.js';
-import {element, panel} from './panel.js';
+import {element, label, panel} from './panel.js';
 
 const LOOK = {side: 20, up: 10, down: 15};  // degrees of the eye at eyeLookOut = 1, and so on
 const REST_AFTER = 160;                     // milliseconds without a change, then the picture is drawn sharp
@@ -40,13 +40,13 @@ export class Viewer {
     this.head = new Head(this.data);
     this.motions = new Motions(this.data);
     this.orbit = new Orbit(this.data.view);
-    Object.assign(this, {values: {}, playing: null, background: null, quality: 1, listeners: new Set()});
+    Object.assign(this, {values: {}, playing: null, background: null, quality: .5, listeners: new Set()});
     this.canvas = element('canvas', {tabindex: 0, role: 'img', 'aria-label':
       'The avatar. Drag or use the arrow keys to go around it, plus and minus to zoom, 0 to go back.'});
     this.status = element('p', {class: 'sav-status', role: 'status'});
     this.stage = element('div', {class: 'sav-stage'}, this.canvas, this.status);
     this.panel = panel(this);
-    this.node = element('div', {class: 'sav'},
+    this.node = element('div', {class: 'sav', 'data-lm-suppress-shortcuts': 'true'},
       element('div', {class: 'sav-body'}, this.stage, ...controls ? [this.panel.node] : []));
     this.#start();
     this.setBackground(background);
@@ -120,14 +120,25 @@ export class Viewer {
     const moving = this.playing || now - this.touched < REST_AFTER;
     if (moving && this.last) {
       const took = now - this.last;
-      this.quality = Math.min(Math.max(this.quality*(took > 45 ? .85 : took < 22 ? 1.1 : 1), .35), 1);
+      const change = took > 45 ? Math.max(Math.sqrt(30/took), .5) : took < 22 ? 1.1 : 1;
+      this.quality = Math.min(Math.max(this.quality*change, .35), 1);
     }
     this.last = moving ? now : 0;
     const ratio = Math.min(devicePixelRatio || 1, 2)*(moving ? this.quality : 1);
     const size = side => Math.max(Math.round(side*ratio), 1);
     this.draw(this.orbit.camera(size(this.stage.clientWidth), size(this.stage.clientHeight)));
+    if (this.drawn === undefined) this.#first();
     if (!moving) this.#tell();
     if (this.playing || moving) this.request();
+  }
+
+  // Notes when the first picture stood on the canvas, milliseconds since the page was opened
+  #first() {
+    const {gl} = this, fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    const look = () => gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.SIGNALED ? this.drawn = performance.now() : setTimeout(look, 4);
+    this.drawn = NaN;
+    look();
   }
 
   // The avatar as a camera sees it: {width, height, R (9), t (3), focal (2), centre (2)}
@@ -138,7 +149,6 @@ export class Viewer {
     if (this.pose()) this.splats.move(this.head);
     const count = this.sort(camera);
     this.splats.draw(camera, this.sorter.order, count, background);
-    if (!this.drawn) this.drawn = performance.now();
   }
 
   // Pose the head, unless it stands so already
@@ -202,8 +212,9 @@ export class Viewer {
     const {yaw, pitch} = this.orbit, [x, y] = [yaw, pitch].map(Math.round);
     const side = x ? `${Math.abs(x)}° from the ${x > 0 ? 'left' : 'right'}` : 'from the front';
     const height = y ? `, ${Math.abs(y)}° from ${y > 0 ? 'above' : 'below'}` : '';
-    const moved = Object.values(this.values).filter(Boolean).length;
-    this.status.textContent = `Seen ${side}${height}${moved ? ` · ${moved} moved` : ''}`;
+    const moved = Object.keys(this.values).filter(k => this.values[k] && !k.endsWith('Right')).map(k => label(k)[0].toLowerCase());
+    const face = moved.length > 3 ? `${moved.length} movements` : moved.join(', ');
+    this.status.textContent = `Seen ${side}${height}${face && ` · ${face}`}`;
   }
 
   remove() {
@@ -218,9 +229,9 @@ export class Viewer {
 
 // The studio's wall: light in the middle, darker around
 function wall(pen, width, height) {
-  const g = pen.createRadialGradient(width/2, .4*height, 0, width/2, .4*height, .75*Math.max(width, height));
-  g.addColorStop(0, '#e9e9eb');
-  g.addColorStop(1, '#9a9ca1');
+  const g = pen.createRadialGradient(width/2, .4*height, 0, width/2, .4*height, Math.max(.5*width, .6*height));
+  g.addColorStop(0, '#e4e4e6');
+  g.addColorStop(1, '#a6a8ad');
   return g;
 }
 
