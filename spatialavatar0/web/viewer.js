@@ -40,7 +40,7 @@ export class Viewer {
     this.head = new Head(this.data);
     this.motions = new Motions(this.data);
     this.orbit = new Orbit(this.data.view);
-    Object.assign(this, {values: {}, playing: null, background: null, quality: .5, listeners: new Set()});
+    Object.assign(this, {values: {}, playing: null, hold: null, background: null, quality: .5, listeners: new Set()});
     this.canvas = element('canvas', {tabindex: 0, role: 'img', 'aria-label':
       'The avatar. Drag or use the arrow keys to go around it, plus and minus to zoom, 0 to go back.'});
     this.status = element('p', {class: 'sav-status', role: 'status'});
@@ -151,8 +151,8 @@ export class Viewer {
     this.splats.draw(camera, this.sorter.order, count, background);
   }
 
-  // Pose the head, unless it stands so already
-  pose(seconds = (performance.now() - this.began)/1000) {
+  // Pose the head, unless it stands so already; `hold` stops a movement at some second
+  pose(seconds = this.hold ?? (performance.now() - this.began)/1000) {
     if (this.posed && !this.playing) return false;
     const motion = this.playing ? this.motions.at(this.playing, seconds % this.motions.seconds(this.playing)) : {};
     this.head.pose(codes(this.head, this.data.rest, this.values, motion));
