@@ -225,11 +225,8 @@ def test_in_an_iframe(avatar, tmp_path):
     with browser.Page(600, 500) as page:
         page.open((tmp_path/'outer.html').as_uri(), 'true')
         page.wait('document.readyState === "complete"')
-        for _ in range(100):
-            shown = screen(page, (20, 20, 200, 200))
-            if shown.std() > 20: break
-            page.run('new Promise(f => setTimeout(f, 100))')
-        assert shown.std() > 20
+        shown = lambda: np.ptp(screen(page, (20, 20, 200, 200)), axis=-1).max() > 60  # colours: the wall is grey
+        assert any(shown() or page.run('new Promise(f => setTimeout(f, 200))') for _ in range(100))
         page.open((tmp_path/'egg.html').as_uri())
         camera = head_camera(egg, 160, 160, yaw=25.)
         base = egg.codes()

@@ -48,6 +48,7 @@ export class Viewer {
     this.panel = panel(this);
     this.node = element('div', {class: 'sav', 'data-lm-suppress-shortcuts': 'true'},
       element('div', {class: 'sav-body'}, this.stage, ...controls ? [this.panel.node] : []));
+    this.node.viewer = this;  // for whoever finds the element
     this.#start();
     this.setBackground(background);
     if (play && this.motions.names.includes(play)) this.play(play);
