@@ -36,7 +36,7 @@ class Page:
             port = self._port()
             pages = json.load(build_opener(ProxyHandler({})).open(f'http://127.0.0.1:{port}/json'))
             url = next(p['webSocketDebuggerUrl'] for p in pages if p['type'] == 'page')
-            self.socket = websocket.create_connection(url, timeout=120, suppress_origin=True, http_no_proxy=['127.0.0.1'])
+            self.socket = websocket.create_connection(url, timeout=90, suppress_origin=True, http_no_proxy=['127.0.0.1'])
         except BaseException:
             self.__exit__()
             raise
@@ -59,12 +59,13 @@ class Page:
             time.sleep(.05)
         raise RuntimeError('the browser did not start')
 
-    def send(self, method, **params):
+    def send(self, method, seconds=90, **params):
         "A command, and its result; what the page reports meanwhile goes to `events`"
-        number = next(self.ids)
+        number, end = next(self.ids), time.time() + seconds
         self.socket.send(json.dumps(dict(id=number, method=method, params=params)))
         while (message := json.loads(self.socket.recv())).get('id') != number:
             if 'method' in message: self.events.append(message)
+            if time.time() > end: raise TimeoutError(f'{method}: {str(params)[:300]}')
         if 'error' in message: raise RuntimeError(f"{method}: {message['error']}")
         return message['result']
 

@@ -97,8 +97,8 @@ def _ipywidgets():
         return ipywidgets
     except ImportError: raise UserError('the panel needs ipywidgets', remedy='pip install ipywidgets') from None
 
-# %% ../../nbs/drive/06_widget.ipynb #77cd6fdf
-ORBIT = dict(yaw=(-180., 180.), pitch=(-60., 60.), zoom=(.5, 4.))  # how far its sliders go
+# %% ../../nbs/drive/06_widget.ipynb #921ac6b1
+ORBIT = dict(yaw=(-180., 180.), pitch=(-60., 60.), zoom=(.5, 3.))  # how far its sliders go
 
 class Panel:
     "Sliders around a picture that `render_fn` makes: coarse while they move, sharp at rest"

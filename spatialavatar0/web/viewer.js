@@ -46,7 +46,8 @@ export class Viewer {
     this.status = element('p', {class: 'sav-status', role: 'status'});
     this.stage = element('div', {class: 'sav-stage'}, this.canvas, this.status);
     this.panel = panel(this);
-    this.node = element('div', {class: 'sav', 'data-lm-suppress-shortcuts': 'true'},
+    this.node = element('div', {class: 'sav', 'data-lm-suppress-shortcuts': true,  // JupyterLab leaves the keys to us
+      onkeydown: e => e.stopPropagation()},
       element('div', {class: 'sav-body'}, this.stage, ...controls ? [this.panel.node] : []));
     this.node.viewer = this;  // for whoever finds the element
     this.#start();
