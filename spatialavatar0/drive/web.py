@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'KINDS', 'MODULES', 'Whole', 'whole', 'splat_arrays', 'indices', 'sparse', 'dense', 'head_arrays', 'nod',
-           'movements', 'motion_columns', 'to_bytes', 'unpack', 'pack', 'rest_of', 'view_of', 'restore', 'pull',
-           'web_file', 'script', 'export_html']
+           'movements', 'known', 'motion_columns', 'to_bytes', 'unpack', 'pack', 'rest_of', 'view_of', 'restore',
+           'pull', 'web_file', 'script', 'export_html']
 
-# %% ../../nbs/drive/05_web.ipynb #ea1fa7ac
+# %% ../../nbs/drive/05_web.ipynb #e0baba5c
 import base64, html, json, re, struct
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..core import UserError, atomic_path
 from .motion import ANGLES, Motion, compose, from_curves, head_turn, lids
@@ -24,9 +24,10 @@ from .presets import PRESETS, preset, pulse
 from .video import head_camera, visible
 from ..head.model import HeadCodes, HeadModel
 from ..splat.avatar import Avatar
+from ..splat.binding import unit
 from ..splat.gaussians import Gaussians
 
-# %% ../../nbs/drive/05_web.ipynb #d4a4568d
+# %% ../../nbs/drive/05_web.ipynb #5d2c9333
 class Whole(NamedTuple):
     "Columns of real numbers as whole ones: x is about lo + step q"
     q: np.ndarray  # (...,C) unsigned
@@ -44,28 +45,29 @@ def whole(
     "Real numbers as whole ones of so many bits"
     x = x.detach().cpu().double().numpy()
     rows = x.reshape(-1, x.shape[-1])
-    lo, hi = (rows.min(0), rows.max(0)) if span is None else (np.full(x.shape[-1], float(s)) for s in span)
+    ends = (rows.min(0), rows.max(0)) if span is None else span
+    lo, hi = (np.full(x.shape[-1], s, np.float64) for s in ends)
     step = (hi - lo)/(2**bits - 1)
     q = np.round((x - lo)/np.where(step > 0, step, 1)).clip(0, 2**bits - 1)
     return Whole(q.astype(f'u{bits//8}'), lo.tolist(), step.tolist())
 
-# %% ../../nbs/drive/05_web.ipynb #14eed531
+# %% ../../nbs/drive/05_web.ipynb #10e4b0e8
 def splat_arrays(
     avatar: Avatar,
 ) -> dict:  # name -> array or `Whole`
     "The Gaussians of an avatar"
     g = avatar.gaussians.to('cpu')
-    q = normalize(g.quaternion + (g.quaternion.norm(dim=-1, keepdim=True) < 1e-6)*g.quaternion.new_tensor([1, 0, 0, 0]), dim=-1)
+    q = unit(g.quaternion, g.quaternion.new_tensor([1, 0, 0, 0]), 1e-6)
     return dict(
         xyz=whole(g.xyz, 16), quaternion=whole(q*torch.where(q[:, :1] < 0, -1, 1), 8, (-1, 1)),
-        log_scale=whole(g.log_scale, 8), colour=whole(g.colour, 8), opacity=whole(g.opacity[:, None], 8, (0, 1)),
-        triangle=indices(avatar.layout.triangle))
+        log_scale=whole(g.log_scale, 8), colour=whole(g.colour, 8),
+        opacity=whole(g.opacity[:, None], 8, (0, 1)), triangle=indices(avatar.layout.triangle))
 
 def indices(x: Tensor) -> np.ndarray:
     "In 16 bits where that is enough"
     return x.cpu().numpy().astype('u2' if x.numel() == 0 or int(x.max()) < 2**16 else 'u4')
 
-# %% ../../nbs/drive/05_web.ipynb #e7aec9a8
+# %% ../../nbs/drive/05_web.ipynb #63c58568
 def sparse(
     basis: Tensor,            # (V,3,K) metres
     least: float = 2e-6,      # metres; what moves less is left out
@@ -78,11 +80,12 @@ def sparse(
 def dense(starts: np.ndarray, where: np.ndarray, moves: np.ndarray, V: int) -> Tensor:  # (V,3,K)
     "The inverse of `sparse`"
     K = len(starts) - 1
-    column, basis = np.repeat(np.arange(K), np.diff(starts.astype(np.int64))), np.zeros((V, 3, K), np.float32)
+    column = np.repeat(np.arange(K), np.diff(starts.astype(np.int64)))
+    basis = np.zeros((V, 3, K), np.float32)
     basis[where, :, column] = moves
     return torch.from_numpy(basis)
 
-# %% ../../nbs/drive/05_web.ipynb #72d1c87b
+# %% ../../nbs/drive/05_web.ipynb #2b583b51
 def head_arrays(
     avatar: Avatar,
 ) -> dict:  # name -> array or `Whole`
@@ -92,30 +95,39 @@ def head_arrays(
     face = head.shapedirs[..., head.n_shape:]
     starts, where, moves = sparse(torch.cat([face, head.posedirs], -1))
     joint_moves = torch.einsum('jv,vik->kji', head.J_regressor, face)
-    real = dict(template=rest, joints=head.J_regressor @ rest, jointMoves=joint_moves, actionTurns=head.action_pose)
+    real = dict(template=rest, joints=head.J_regressor @ rest, jointMoves=joint_moves,
+                actionTurns=head.action_pose)
     return {k: x.detach().numpy().astype('f4') for k, x in real.items()} | dict(
         faces=indices(head.faces), weights=whole(head.weights, 16, (0, 1)),
         starts=starts.numpy().astype('u4'), where=indices(where), moves=whole(moves, 16))
 
-# %% ../../nbs/drive/05_web.ipynb #b04ff9d4
+# %% ../../nbs/drive/05_web.ipynb #453e59bd
 def nod(t: Tensor) -> dict:
     "Twice, and less the second time"
     return {'pitch': -9*pulse(t, .15, .28, 0., .32) - 5*pulse(t, .75, .26, 0., .36)}
 
-def movements(fps: float = 25.) -> dict[str, Motion]:
+def movements(
+    head: HeadModel|None = None,  # whose actions are kept; all where not given
+    fps: float = 25.,             # frames per second
+) -> dict[str, Motion]:
     "What every page can play, by the name on its button"
     names = {'blink': 'blink', 'talk': 'speech', 'smile': 'smile', 'brows': 'brows', 'look': 'gaze',
              'turn': 'turn', 'demo': 'demo'}
     made = {name: preset(key, fps) for name, key in names.items() if key in PRESETS}
     made['nod'] = from_curves(nod(torch.arange(round(1.5*fps))/fps), fps)
-    return made
+    return made if head is None else {name: known(m, head) for name, m in made.items()}
 
-# %% ../../nbs/drive/05_web.ipynb #5ec35100
+def known(motion: Motion, head: HeadModel) -> Motion:
+    "Without the actions that a head does not have"
+    keep = [i for i, name in enumerate(motion.names) if name in head.expression_names]
+    return replace(motion, expression=motion.expression[:, keep], names=tuple(motion.names[i] for i in keep))
+
+# %% ../../nbs/drive/05_web.ipynb #335b917d
 def motion_columns(
     motion: Motion,  # T frames
     head: HeadModel,
 ) -> tuple[list, Tensor]:  # C names, (T,C)
-    "What moves: actions by name, and turns as jaw0 to jaw2, neck0, eyes0 to eyes5, rotation0, translation0"
+    "What moves: actions by name; jaw0 to jaw2, neck0 to 2, eyes0 to 5, rotation0 to 2, translation0 to 2"
     tracks = [(list(head.expression_names), motion.expression @ motion.columns(head))]
     for name in ('jaw', 'neck', 'eyes', 'rotation', 'translation'):
         x = getattr(motion, name)
@@ -124,9 +136,9 @@ def motion_columns(
     moves = values.abs().amax(0) > 1e-6
     return [n for n, m in zip(names, moves) if m], values[:, moves]
 
-# %% ../../nbs/drive/05_web.ipynb #339882d3
+# %% ../../nbs/drive/05_web.ipynb #986264a6
 MAGIC = b'SAW1'
-KINDS = {'u1': 'u8', 'u2': 'u16', 'u4': 'u32', 'f4': 'f32'}  # numpy's names: those of JavaScript's arrays
+KINDS = {'u1': 'u8', 'u2': 'u16', 'u4': 'u32', 'f4': 'f32'}  # numpy's names: the page's
 
 def to_bytes(
     header: dict,
@@ -161,24 +173,27 @@ def unpack(
         arrays[name] = Whole(x, a['lo'], a['step']).real() if 'step' in a else x
     return header, arrays
 
-# %% ../../nbs/drive/05_web.ipynb #a3cb7bea
+# %% ../../nbs/drive/05_web.ipynb #f8b8cd4c
 def pack(
     avatar: Avatar,
-    base: HeadCodes|None = None,            # the rest that movements are added to; the neutral face where not given
+    base: HeadCodes|None = None,            # the rest that movements are added to; neutral where not given
     motions: dict[str, Motion]|None = None, # by name; `movements()` where not given
     title: str = 'Avatar',
 ) -> bytes:
     "All that a browser needs to show an avatar, and to move it"
-    if (C := avatar.gaussians.colour.shape[1]) != 3: raise ValueError(f'avatar: got {C} channels, want 3')
-    head, films, columns = avatar.head, movements() if motions is None else motions, {}
+    C = avatar.gaussians.colour.shape[1]
+    if C != 3: raise ValueError(f'avatar: got {C} channels, want 3')
+    head, columns = avatar.head, {}
+    films = movements(head) if motions is None else motions
     arrays = head_arrays(avatar) | splat_arrays(avatar)
     for name, motion in films.items():
         names, values = motion_columns(motion, head)
         if not names: continue  # nothing that this head can do
         arrays[f'motion {name}'] = whole(values, 16)
         columns[name] = dict(fps=motion.fps, frames=len(motion), columns=names)
-    header = dict(title=title, names=head.expression_names, parents=head.parents.tolist(), motions=columns,
-                  rest=rest_of(avatar.codes() if base is None else base), view=view_of(avatar, base))
+    header = dict(title=title, names=head.expression_names, parents=head.parents.tolist(),
+                  rest=rest_of(avatar.codes() if base is None else base), view=view_of(avatar, base),
+                  motions=columns)
     return to_bytes(header, arrays)
 
 # %% ../../nbs/drive/05_web.ipynb #8bfd1923
@@ -198,7 +213,7 @@ def view_of(avatar: Avatar, base: HeadCodes|None = None, fov: float = 14.) -> di
     distance = float((points.quantile(.5, 0) - camera.position) @ ahead)
     return dict(target=(camera.position + distance*ahead).tolist(), distance=distance, fov=fov)
 
-# %% ../../nbs/drive/05_web.ipynb #f6417648
+# %% ../../nbs/drive/05_web.ipynb #83ad87bf
 def restore(
     data: bytes,     # of `pack`
     avatar: Avatar,  # that they were made of: it lends what no picture depends on
@@ -209,14 +224,14 @@ def restore(
     V, E = len(a['template']), len(header['names'])
     basis = dense(a['starts'], a['where'], a['moves'], V)
     old = avatar.head.to('cpu')
-    head = HeadModel(old.name, tensor('template'), tensor('faces').long(), basis[..., :E], 0, basis[..., E:],
-                     old.J_regressor, old.parents, tensor('weights'), old.uv, old.uv_faces, old.lmk_faces, old.lmk_bary,
-                     old.expression_names, tensor('actionTurns'))
+    head = HeadModel(old.name, tensor('template'), tensor('faces').long(), basis[..., :E], 0,
+                     basis[..., E:], old.J_regressor, old.parents, tensor('weights'),
+                     expression_names=old.expression_names, action_pose=tensor('actionTurns'))
     opacity = tensor('opacity')[:, 0].clamp(1e-6, 1 - 1e-6)
     g = Gaussians(*(tensor(k) for k in ('xyz', 'quaternion', 'log_scale', 'colour')), opacity.logit())
     return Avatar(head, torch.zeros(0), avatar.layout, g)
 
-# %% ../../nbs/drive/05_web.ipynb #5e433a8c
+# %% ../../nbs/drive/05_web.ipynb #95b7102c
 def pull(
     subject,                      # `Avatar` or `HeadModel`
     values: dict,                 # name of an action or angle -> number
@@ -227,12 +242,14 @@ def pull(
     yaw, pitch, roll, *gaze = (torch.tensor(float(values.get(k, 0))) for k in ANGLES)
     acted = head.act(**{k: float(x) for k, x in values.items() if k not in ANGLES})
     follow = lids(*gaze)
-    face = acted.expression + torch.stack([follow.get(k, torch.zeros(())) for k in head.expression_names])
-    look = head_turn(*gaze, torch.zeros(()))
+    zero = torch.zeros(())
+    face = acted.expression + torch.stack([follow.get(k, zero) for k in head.expression_names])
+    look = head_turn(*gaze, zero)
     eyes = [compose(compose(look, a), r) for a, r in zip(acted.eyes.split(3), b.eyes.split(3, -1))]
     jaw = compose(acted.pose[3:], b.pose[..., 3:])
-    return b.replace(expression=b.expression + face.to(b.expression), eyes=torch.cat(eyes, -1),
-                     neck=compose(head_turn(yaw, pitch, roll), b.neck), pose=torch.cat([b.pose[..., :3], jaw], -1))
+    neck = compose(head_turn(yaw, pitch, roll), b.neck)
+    return b.replace(expression=b.expression + face.to(b.expression), neck=neck, eyes=torch.cat(eyes, -1),
+                     pose=torch.cat([b.pose[..., :3], jaw], -1))
 
 # %% ../../nbs/drive/05_web.ipynb #e25c1251
 MODULES = 'data', 'head', 'sort', 'splats', 'camera', 'motion', 'panel', 'viewer'
@@ -246,7 +263,7 @@ def script() -> str:
     text = '\n'.join(web_file(f'{m}.js') for m in MODULES)
     return re.sub(r'^export (?!default)', '', re.sub(r'^import .*\n', '', text, flags=re.M), flags=re.M)
 
-# %% ../../nbs/drive/05_web.ipynb #52b018d3
+# %% ../../nbs/drive/05_web.ipynb #35091571
 def export_html(
     avatar: Avatar,
     path: str|Path,                         # ends in .html
@@ -261,9 +278,9 @@ def export_html(
     path = Path(path)
     if path.suffix.lower() not in ('.html', '.htm'):
         raise UserError('unknown kind of page', path, 'end the name in .html')
-    options = json.dumps(dict(background=background, play=play, controls=controls)).replace('<', '\\u003c')
+    options = json.dumps(dict(background=background, play=play, controls=controls))
     data = base64.b64encode(pack(avatar, base, motions, title)).decode()
     page = web_file('page.html').format(title=html.escape(title), style=web_file('style.css'),
-                                        options=options, data=data, script=script())
+                                        options=options.replace('<', '\\u003c'), data=data, script=script())
     with atomic_path(path) as temporary: temporary.write_text(page, encoding='utf-8')
     return path

@@ -53,9 +53,9 @@ def viewer(
     view = view_of(avatar, base) | dict(yaw=0., pitch=0.)
     return widget_class()(data=pack(avatar, base, motions), view=view, **state)
 
-# %% ../../nbs/drive/06_widget.ipynb #39253151
+# %% ../../nbs/drive/06_widget.ipynb #e76c9866
 def around(
-    target: Tensor,               # (3,) what is in the middle
+    target: list,                 # (3,) what is in the middle
     distance: float,              # metres
     yaw: float, pitch: float,     # degrees, to the subject's left and up
     fov: float,                   # of the smaller side, degrees
@@ -63,7 +63,8 @@ def around(
 ) -> Camera:
     "The camera of a viewer"
     y, p = math.radians(yaw), math.radians(pitch)
-    out = target.new_tensor([math.sin(y)*math.cos(p), math.sin(p), math.cos(y)*math.cos(p)])
+    out = torch.tensor([math.sin(y)*math.cos(p), math.sin(p), math.cos(y)*math.cos(p)])
+    target = torch.tensor(target).float()
     if width < height: fov = math.degrees(2*math.atan(math.tan(math.radians(fov)/2)*height/width))
     return Camera.look_at(target + distance*out, target, fov=fov, width=width, height=height)
 
@@ -73,9 +74,9 @@ def seen_by(
 ) -> Camera:
     "The camera that the viewer looks through"
     v = widget.view
-    return around(torch.tensor(v['target']).float(), v['distance'], v['yaw'], v['pitch'], v['fov'], width, height)
+    return around(v['target'], v['distance'], v['yaw'], v['pitch'], v['fov'], width, height)
 
-# %% ../../nbs/drive/06_widget.ipynb #26e8961f
+# %% ../../nbs/drive/06_widget.ipynb #ac14bfc0
 def encode(
     image: Tensor,        # (H,W,3)
     sharp: bool = True,   # PNG, or a small JPEG
@@ -95,7 +96,8 @@ def _ipywidgets():
     try:
         import ipywidgets
         return ipywidgets
-    except ImportError: raise UserError('the panel needs ipywidgets', remedy='pip install ipywidgets') from None
+    except ImportError:
+        raise UserError('the panel needs ipywidgets', remedy='pip install ipywidgets') from None
 
 # %% ../../nbs/drive/06_widget.ipynb #921ac6b1
 ORBIT = dict(yaw=(-180., 180.), pitch=(-60., 60.), zoom=(.5, 3.))  # how far its sliders go
@@ -121,7 +123,7 @@ class Panel:
         self.sliders = {k: self._slider(k, *ends) for k, ends in (ORBIT | sliders).items()}
         self.draw()
 
-# %% ../../nbs/drive/06_widget.ipynb #bd3936bd
+# %% ../../nbs/drive/06_widget.ipynb #54f5b5aa
 @patch
 def _slider(self: Panel, name, lo, hi):
     "A slider that changes a number, and the picture"
@@ -139,12 +141,13 @@ def _slider(self: Panel, name, lo, hi):
 def camera(self: Panel, size: int) -> Camera:
     "The camera that the sliders say"
     v, o = self.view, self.orbit
-    return around(torch.tensor(v['target']).float(), v['distance']/o['zoom'], o['yaw'], o['pitch'], v['fov'], size, size)
+    return around(v['target'], v['distance']/o['zoom'], o['yaw'], o['pitch'], v['fov'], size, size)
 
 @patch
 def draw(self: Panel, sharp: bool = True):
     "Make the picture, and show it"
-    with torch.no_grad(): image = self.render_fn(self.camera(self.size if sharp else self.size//self.coarse))
+    size = self.size if sharp else self.size//self.coarse
+    with torch.no_grad(): image = self.render_fn(self.camera(size))
     self.image.value = encode(image, sharp)
 
 @patch
@@ -177,10 +180,10 @@ def widget(self: Panel):
                         titles=tuple(groups), selected_index=0)
     return w.HBox([self.image, folds])
 
-# %% ../../nbs/drive/06_widget.ipynb #14a9d7e6
-HEAD = {'head_turn': (-40., 40.), 'head_nod': (-30., 30.), 'head_tilt': (-25., 25.), 'gaze_yaw': (-25., 25.),
-        'gaze_pitch': (-20., 20.)}  # degrees
-_ANGLES = dict(head_turn='yaw', head_nod='pitch', head_tilt='roll')  # the camera has a yaw and a pitch too
+# %% ../../nbs/drive/06_widget.ipynb #bdac9dfb
+HEAD = {'head_turn': (-40., 40.), 'head_nod': (-30., 30.), 'head_tilt': (-25., 25.),
+        'gaze_yaw': (-25., 25.), 'gaze_pitch': (-20., 20.)}  # degrees
+_ANGLES = dict(head_turn='yaw', head_nod='pitch', head_tilt='roll')  # the camera has some of these too
 
 def avatar_panel(
     avatar: Avatar,
@@ -193,5 +196,6 @@ def avatar_panel(
     values, actions = {}, {k: (0., 1.) for k in avatar.head.expression_names}
     def render_fn(camera):
         codes = pull(avatar, {_ANGLES.get(k, k): x for k, x in values.items()}, base)
-        return avatar.render(codes, camera, backdrop(camera.height, camera.width), backend)[0].clamp(0, 1)
+        wall = backdrop(camera.height, camera.width)
+        return avatar.render(codes, camera, wall, backend)[0].clamp(0, 1)
     return Panel(render_fn, view_of(avatar, base), HEAD | actions, values, size, **kwargs)

@@ -21,10 +21,9 @@ export function label(name) {
   return [capital(words.join(' ')), side];
 }
 
-// Names of actions -> [title, names] of each group that is not empty
-export function groups(actions) {
-  const joined = new Set(actions.filter(b => actions.some(a => a !== b && b.startsWith(a) && /[A-Z]/.test(b[a.length]) &&
-    actions.includes(b[a.length].toLowerCase() + b.slice(a.length + 1)))));
+// [title, names] of each group of a head's actions that is not empty
+export function groups({names: actions, combinations}) {
+  const joined = new Set(combinations.map(([, , both]) => actions[both]));
   const rest = actions.filter(a => !joined.has(a) && !FIRST.includes(a));
   const left = new Set([...Object.keys(ANGLES), ...FIRST.filter(a => actions.includes(a)), ...rest]);
   return GROUPS.map(([title, rule]) => {
@@ -40,7 +39,8 @@ export const other = name =>
 export function element(kind, attributes = {}, ...children) {
   const e = document.createElement(kind);
   for (const [k, v] of Object.entries(attributes))
-    if (k.startsWith('on')) e.addEventListener(k.slice(2), v); else if (v !== false) e.setAttribute(k, v === true ? '' : v);
+    if (k.startsWith('on')) e.addEventListener(k.slice(2), v);
+    else if (v !== false) e.setAttribute(k, v === true ? '' : v);
   e.append(...children);
   return e;
 }
@@ -51,8 +51,9 @@ function slider(name, changed) {
   const id = `sav-${++made}-${name}`, angle = ANGLES[name], signed = angle || name.includes('_');
   const most = angle ? angle[1] : name.includes('_') ? 3 : 1;
   const shown = element('output', {for: id});
-  const input = element('input', {id, type: 'range', min: signed ? -most : 0, max: most, step: angle ? 1 : .01, value: 0,
-    'data-name': name, oninput: () => { show(); changed(name, Number(input.value)); }, ondblclick: () => reset()});
+  const input = element('input', {id, type: 'range', min: signed ? -most : 0, max: most, step: angle ? 1 : .01,
+    value: 0, 'data-name': name, ondblclick: () => reset(),
+    oninput: () => { show(); changed(name, Number(input.value)); }});
   const text = () => angle ? `${Math.round(input.value)}°` : signed ? Number(input.value).toFixed(1)
                                                                      : `${Math.round(100*input.value)} %`;
   const show = () => {
@@ -74,7 +75,8 @@ function slider(name, changed) {
 // The panel of a viewer; `set(values)` moves its sliders, `playing(name)` marks a button
 export function panel(viewer) {
   const sliders = new Map(), buttons = new Map();
-  const both = element('input', {type: 'checkbox', checked: true, onchange: () => node.classList.toggle('sav-paired', both.checked)});
+  const both = element('input', {type: 'checkbox', checked: true,
+    onchange: () => node.classList.toggle('sav-paired', both.checked)});
   const changed = (name, value) => {
     const pair = both.checked ? other(name) : null;
     viewer.set(pair && sliders.has(pair) ? {[name]: value, [pair]: value} : {[name]: value});
@@ -102,18 +104,24 @@ export function panel(viewer) {
       button('Reset', 'The face at rest, seen from the front', () => viewer.reset()),
       button('Save', 'Save a PNG of what is seen', () => viewer.save())),
     ...paired ? [element('label', {class: 'sav-both'}, both, 'Left and right together')] : [],
-    ...groups(viewer.head.names).map(part));
+    ...groups(viewer.head).map(part));
   return {node,
     set: values => sliders.forEach((s, name) => s.set(values[name] || 0)),
-    playing: name => buttons.forEach((b, n) => b.setAttribute('aria-pressed', String(n === name)))};
+    playing: name => buttons.forEach((b, n) => b.setAttribute('aria-pressed', String(n === name))),
+    background: colour => node.querySelectorAll('[data-background]').forEach(i => {
+      i.checked = i.dataset.background === (colour || '');
+    })};
 }
 
 export const BACKGROUNDS = {Studio: null, Dark: '#17181b', White: '#ffffff', Green: '#00b140'};
 
 function backgrounds(viewer) {
   const group = `sav-background-${++made}`;
-  return Object.entries(BACKGROUNDS).map(([name, colour]) => element('label', {class: 'sav-swatch', title: `${name} background`},
-    element('input', {type: 'radio', name: group, 'aria-label': `${name} background`, checked: colour === viewer.background,
-      onchange: () => viewer.setBackground(colour)}),
-    element('span', {style: colour ? `background:${colour}` : 'background:radial-gradient(#f2f2f3,#8d9095)'})));
+  return Object.entries(BACKGROUNDS).map(([name, colour]) => {
+    const title = `${name} background`;
+    const input = element('input', {type: 'radio', name: group, 'aria-label': title,
+      'data-background': colour || '', onchange: () => viewer.setBackground(colour)});
+    const shown = element('span', {style: `background:${colour || 'radial-gradient(#f2f2f3,#8d9095)'}`});
+    return element('label', {class: 'sav-swatch', title}, input, shown);
+  });
 }

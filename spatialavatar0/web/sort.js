@@ -1,12 +1,13 @@
 // Which Gaussian lies behind which: their depths, and a counting sort of those in 65,536 steps.
 
 const STEPS = 65536;
+export const ORDER_A_ROW = 2048;  // the order fills whole rows of a texture
 
 export class Sorter {
   constructor(xyz, triangle, triangles) {
     Object.assign(this, {xyz, triangle});
     this.size = triangle.length;
-    this.order = new Uint32Array(2048*Math.max(Math.ceil(this.size/2048), 1));  // whole rows of a texture
+    this.order = new Uint32Array(ORDER_A_ROW*Math.max(Math.ceil(this.size/ORDER_A_ROW), 1));
     this.depth = new Float32Array(this.size);
     this.key = new Uint16Array(this.size);
     this.count = new Uint32Array(STEPS + 1);

@@ -1,10 +1,10 @@
 // Gaussians on triangles, on the GPU: the mathematics of spatialavatar0.splat.reference.
 
 import {TRIANGLES_A_ROW} from './head.js';
+import {ORDER_A_ROW} from './sort.js';
 
 export const NEAR = .01;       // metres; what is nearer is not drawn
 const SPLATS_A_ROW = 512;      // of the texture of Gaussians; four texels each
-const ORDER_A_ROW = 2048;      // of the texture of their order
 
 const VERTEX = `#version 300 es
 precision highp float; precision highp int; precision highp sampler2D; precision highp usampler2D;
@@ -122,7 +122,8 @@ export class Splats {
     gl.uniform2f(at('lowest'), slope(0, -.15), slope(1, -.15));
     gl.uniform2f(at('highest'), slope(0, 1.15), slope(1, 1.15));
     gl.activeTexture(gl.TEXTURE2);
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ORDER_A_ROW, Math.ceil(order.length/ORDER_A_ROW), gl.RED_INTEGER, gl.UNSIGNED_INT, order);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ORDER_A_ROW, order.length/ORDER_A_ROW,
+                     gl.RED_INTEGER, gl.UNSIGNED_INT, order);
     gl.drawElements(gl.TRIANGLES, 6*count, gl.UNSIGNED_INT, 0);
   }
 }

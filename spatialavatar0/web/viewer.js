@@ -14,7 +14,8 @@ const REST_AFTER = 160;                     // milliseconds without a change, th
 // What the lids do when the eyes turn, degrees
 function lids(yaw, pitch) {
   const part = (angle, whole) => Math.min(Math.max(angle/whole, 0), 1);
-  const left = part(yaw, LOOK.side), right = part(-yaw, LOOK.side), up = part(pitch, LOOK.up), down = part(-pitch, LOOK.down);
+  const left = part(yaw, LOOK.side), right = part(-yaw, LOOK.side);
+  const up = part(pitch, LOOK.up), down = part(-pitch, LOOK.down);
   return {eyeLookUpLeft: up, eyeLookUpRight: up, eyeLookDownLeft: down, eyeLookDownRight: down,
           eyeLookOutLeft: left, eyeLookInRight: left, eyeLookInLeft: right, eyeLookOutRight: right};
 }
@@ -52,7 +53,8 @@ export class Viewer {
     this.node.viewer = this;  // for whoever finds the element
     this.#start();
     this.setBackground(background);
-    if (play && this.motions.names.includes(play)) this.play(play);
+    const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    if (this.motions.names.includes(play) && !calm) this.play(play);
   }
 
   #start() {
@@ -102,6 +104,7 @@ export class Viewer {
   setBackground(colour) {
     this.background = colour;
     this.stage.style.background = colour || '';
+    this.panel.background(colour);
     this.changed('background');
   }
 
@@ -138,7 +141,10 @@ export class Viewer {
   #first() {
     const {gl} = this, fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     gl.flush();
-    const look = () => gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.SIGNALED ? this.drawn = performance.now() : setTimeout(look, 4);
+    const look = () => {
+      if (gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) setTimeout(look, 4);
+      else this.drawn = performance.now();
+    };
     this.drawn = NaN;
     look();
   }
@@ -214,7 +220,8 @@ export class Viewer {
     const {yaw, pitch} = this.orbit, [x, y] = [yaw, pitch].map(Math.round);
     const side = x ? `${Math.abs(x)}° from the ${x > 0 ? 'left' : 'right'}` : 'from the front';
     const height = y ? `, ${Math.abs(y)}° from ${y > 0 ? 'above' : 'below'}` : '';
-    const moved = Object.keys(this.values).filter(k => this.values[k] && !k.endsWith('Right')).map(k => label(k)[0].toLowerCase());
+    const names = Object.keys(this.values).filter(k => this.values[k]);
+    const moved = [...new Set(names.map(k => label(k)[0].toLowerCase()))];
     const face = moved.length > 3 ? `${moved.length} movements` : moved.join(', ');
     this.status.textContent = `Seen ${side}${height}${face && ` · ${face}`}`;
   }
@@ -258,7 +265,7 @@ export function page() {
 
 // The widget: its model holds the bytes; values, playing, background and view go both ways
 function render({model, el}) {
-  const viewer = show(el, model.get('data'), {background: model.get('background') || null, controls: model.get('controls')});
+  const viewer = show(el, model.get('data'), {controls: model.get('controls')});
   viewer.node.style.height = `${model.get('height')}px`;
   let quiet = false, later = 0;
   const send = () => {
@@ -274,7 +281,9 @@ function render({model, el}) {
   const follow = {
     values: from(() => { viewer.values = {...model.get('values')}; viewer.changed('values'); }),
     view: from(() => { Object.assign(viewer.orbit, model.get('view')); viewer.changed('view'); }),
-    playing: from(() => { if ((viewer.playing || '') !== model.get('playing')) viewer.play(model.get('playing') || null); }),
+    playing: from(() => {
+      if ((viewer.playing || '') !== model.get('playing')) viewer.play(model.get('playing') || null);
+    }),
     background: from(() => viewer.setBackground(model.get('background') || null))};
   for (const [name, f] of Object.entries(follow)) { f(); model.on(`change:${name}`, f); }
   return () => {
