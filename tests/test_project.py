@@ -20,7 +20,8 @@ from project import copy_to, lib, root
 modules = sorted(p for p in lib.rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 settings = configparser.ConfigParser(delimiters=['=']); settings.read(root/'settings.ini', encoding='utf-8')
 settings = settings['DEFAULT']
-heavy = 'mediapipe', 'skimage', 'av', 'wandb', 'matplotlib', 'nbdev', 'IPython', 'ipykernel', 'ipywidgets', 'smplx', 'gsplat'
+heavy = 'mediapipe', 'skimage', 'av', 'wandb', 'matplotlib', 'nbdev', 'IPython', 'ipykernel', 'ipywidgets', 'smplx', 'gsplat', \
+    'transformers', 'accelerate', 'onnxruntime', 'anywidget', 'yaml'
 
 
 def python(code, *args):

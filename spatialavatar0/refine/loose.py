@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LOOSE', 'Loose', 'corrected', 'moved', 'exposed', 'posed']
 
-# %% ../../nbs/refine/02b_loose.ipynb #27598529
+# %% ../../nbs/refine/02b_loose.ipynb #a479d776
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..camera import Camera
@@ -19,9 +19,9 @@ from ..rotation import axis_angle_to_matrix
 from ..splat.avatar import Avatar
 from ..splat.gaussians import WorldGaussians
 
-# %% ../../nbs/refine/02b_loose.ipynb #7c727f92
-LOOSE = {'codes': dict(expression=5e-3, pose=5e-4, neck=5e-4, eyes=1e-3, translation=1e-4),
-         'camera': dict(camera=2e-4), 'exposure': dict(exposure=2e-3)}  # name -> its tables, and their rates
+# %% ../../nbs/refine/02b_loose.ipynb #ed64f6d0
+LOOSE = {'codes': dict(expression=2e-3, pose=2e-4, neck=2e-4, eyes=4e-4, translation=4e-5),
+         'camera': dict(camera=5e-5), 'exposure': dict(exposure=1e-3)}  # name -> its tables, and their rates
 
 class Loose:
     "Corrections of T frames, taken by C cameras"
@@ -34,7 +34,7 @@ class Loose:
             raise ValueError(f'loose: got {min(unknown)!r}, want some of {", ".join(LOOSE)}')
         self.rates = {table: rate for name in names for table, rate in LOOSE[name].items()}
         ids = sorted(set(cameras))
-        self.camera = [ids.index(c) for c in cameras]
+        self.camera, self.n_cameras = [ids.index(c) for c in cameras], len(ids)
         self.tables = {name: torch.zeros(*size, requires_grad=True)
                        for name, size in _sizes(head, len(cameras)).items() if name in self.rates}
         self.adam = Adam(self)
@@ -49,14 +49,22 @@ def _sizes(head, T):
     sizes = {'camera': (T, 6), 'exposure': (T, 6)}
     return sizes | {k: (T, getattr(codes, k).numel()) for k in LOOSE['codes']}
 
-# %% ../../nbs/refine/02b_loose.ipynb #8cb6faa4
+# %% ../../nbs/refine/02b_loose.ipynb #8e9ce8d5
+@patch
+def row(self: Loose, name: str, t: int) -> Tensor:
+    "(D,) of a table, for frame t, less the mean"
+    used, k = (self.n_cameras, self.camera[t]) if name == 'camera' else (len(self), t)
+    table = self.tables[name][:used]
+    return table[k] - table.mean(0)
+
+# %% ../../nbs/refine/02b_loose.ipynb #bb97f401
 def corrected(
     codes: HeadCodes,   # one frame's
-    tables: dict,       # (T,D) each
+    loose: Loose,
     t: int,
 ) -> HeadCodes:
     "Codes plus the corrections of frame t"
-    return codes.replace(**{k: getattr(codes, k) + tables[k][t] for k in LOOSE['codes']})
+    return codes.replace(**{k: getattr(codes, k) + loose.row(k, t) for k in LOOSE['codes']})
 
 def moved(
     vertices: Tensor,  # (V,3) world
@@ -69,17 +77,16 @@ def moved(
     seen = (seen - middle) @ axis_angle_to_matrix(xi[:3]).T + middle + xi[3:]
     return (seen - camera.t) @ camera.R
 
-# %% ../../nbs/refine/02b_loose.ipynb #e39bbaa8
+# %% ../../nbs/refine/02b_loose.ipynb #340d09b4
 def exposed(
     colour: Tensor,  # (N,3) sRGB
-    table: Tensor,   # (T,6) log gain and offset
-    t: int,
+    how: Tensor,     # (6,) log gain and offset
 ) -> Tensor:         # (N,3)
-    "Colours as frame t was exposed"
-    gain, offset = (table[t] - table.mean(0)).split(3)
+    "Colours as a frame was exposed"
+    gain, offset = how.split(3)
     return colour*gain.exp() + offset
 
-# %% ../../nbs/refine/02b_loose.ipynb #44167c41
+# %% ../../nbs/refine/02b_loose.ipynb #e30826d2
 def posed(
     loose: Loose,
     fit: Avatar,
@@ -90,8 +97,8 @@ def posed(
     "The avatar in frame t, corrected"
     tables = loose.tables
     if 'pose' in tables:
-        vertices = fit.head.vertices(corrected(frame.codes.replace(shape=fit.shape), tables, t))
-    if 'camera' in tables: vertices = moved(vertices, frame.camera, tables['camera'][loose.camera[t]])
+        vertices = fit.head.vertices(corrected(frame.codes.replace(shape=fit.shape), loose, t))
+    if 'camera' in tables: vertices = moved(vertices, frame.camera, loose.row('camera', t))
     world = fit.on(vertices)
-    if 'exposure' in tables: world = world._replace(colour=exposed(world.colour, tables['exposure'], t))
+    if 'exposure' in tables: world = world._replace(colour=exposed(world.colour, loose.row('exposure', t)))
     return world

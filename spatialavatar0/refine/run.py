@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'save_state', 'load_state',
-           'begin', 'sweep', 'Stopped', 'stoppable', 'seen', 'strip', 'Log', 'rows_until', 'wandb_run', 'run', 'so_far']
+           'begin', 'seen', 'strip', 'Log', 'run', 'so_far']
 
-# %% ../../nbs/refine/04_run.ipynb #ddb717df
-import hashlib, json, signal, threading, time
+# %% ../../nbs/refine/04_run.ipynb #5cdebc7f
+import hashlib, json, time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
-from glob import escape
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from ..head.model import CODES
 from .losses import matted, psnr
 from .refine import ROOM, Settings, State, keeper, refine, start
 from .spikes import aspect_ratio, percentiles
+from ..runs import Stopped, on_board, on_disk, rows_until, stoppable, sweep
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
 from ..splat.render import render
@@ -144,29 +143,6 @@ def begin(
         raise UserError('a run that was stopped', path, 'go on with --resume, or delete this file')
     return load_state(path, avatar, clip, settings, about)
 
-# %% ../../nbs/refine/04_run.ipynb #12bf2804
-def sweep(*paths: Path):
-    "Remove what was being written at these paths when a process was killed"
-    for path in paths:
-        for p in path.parent.glob(f".{escape(path.stem)}-{'[0-9a-f]'*8}{path.suffix}"): p.unlink()
-
-# %% ../../nbs/refine/04_run.ipynb #53999490
-class Stopped(KeyboardInterrupt):
-    "Somebody pressed Ctrl-C, and all is saved"
-
-@contextmanager
-def stoppable():
-    "A list that is empty until Ctrl-C is pressed"
-    asked, old = [], signal.getsignal(signal.SIGINT)
-    def ask(*_):
-        signal.signal(signal.SIGINT, old)
-        asked.append(True)
-    mine = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    if mine: signal.signal(signal.SIGINT, ask)
-    try: yield asked
-    finally:
-        if mine: signal.signal(signal.SIGINT, old)
-
 # %% ../../nbs/refine/04_run.ipynb #a800b71a
 @torch.no_grad()
 def seen(
@@ -184,7 +160,7 @@ def strip(target: Tensor, image: Tensor) -> Tensor:  # (H,W,3) each; (H,3W,3)
     "Both side by side, and four times their difference"
     return torch.cat([target, image, 4*(image - target).abs()], 1)
 
-# %% ../../nbs/refine/04_run.ipynb #197a596a
+# %% ../../nbs/refine/04_run.ipynb #cec7ba84
 COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio', 'aspect_p99'
 
 class Log:
@@ -201,15 +177,10 @@ class Log:
         self.path, self.avatar, self.look_up, self.n = path, avatar, look_up, n
         self.every = max(1, n//100)
         self.watched, self.held_out, self.board, self.losses = watched, held_out, board, []
-        rows = rows_until(path, done) if done else []
+        rows = rows_until(path, done, len(COLUMNS)) if done else []
         self.began = time.perf_counter() - (float(rows[-1].split(',')[1]) if rows else 0)
         with atomic_path(path) as temporary: temporary.write_text('\n'.join([','.join(COLUMNS), *rows, '']))
         if not rows: self.write(self.measure(0, avatar))
-
-def rows_until(path: Path, done: int) -> list[str]:
-    "Whole rows of a table, up to an iteration"
-    rows = path.read_text().splitlines()[1:] if path.exists() else []
-    return [x for x in rows if x.count(',') == len(COLUMNS) - 1 and int(x.split(',')[0]) <= done]
 
 # %% ../../nbs/refine/04_run.ipynb #3fd7084f
 @patch
@@ -253,15 +224,7 @@ def draw(self: Log, i: int, fit: Avatar) -> float:
         total += dB/len(self.held_out)
     return total
 
-# %% ../../nbs/refine/04_run.ipynb #bbd33e48
-def wandb_run(name: str, settings: Settings):
-    "A run on the board of wandb; raises `UserError` where that is not installed"
-    try: import wandb
-    except ImportError:
-        raise UserError('wandb is not installed', remedy='pip install wandb, or no --log') from None
-    return wandb.init(project='spatialavatar0', name=name, config=asdict(settings))
-
-# %% ../../nbs/refine/04_run.ipynb #38e651aa
+# %% ../../nbs/refine/04_run.ipynb #81e5b016
 def run(
     avatar: Avatar,               # the first guess
     clip: Sequence,               # `Frame`s: a `Clip`, or a list
@@ -278,7 +241,7 @@ def run(
     train, look_up = _part(clip, held_out), keeper(avatar, clip, room)
     about, path = belongs_to(avatar, train, settings, look_up), beside('.checkpoint.safetensors')
     sweep(out, path, beside('.refine.csv'))
-    with _on_disk(out), stoppable() as asked, _board(log, out.stem, settings) as board:
+    with on_disk(out), stoppable() as asked, on_board(log, out.stem, asdict(settings)) as board:
         state = begin(path, avatar, train, settings, about, resume)
         watch = Log(beside('.refine.csv'), avatar, look_up, settings.iterations, len(train)//2,
                     _spread(len(train), len(clip)), state.i, board)
@@ -312,28 +275,10 @@ def _spread(lo, hi, n=3):
     "Three numbers from lo to hi - 1, evenly spread"
     return sorted({lo + round(k*(hi - 1 - lo)/(n - 1)) for k in range(n)}) if hi > lo else []
 
-# %% ../../nbs/refine/04_run.ipynb #cced7c83
+# %% ../../nbs/refine/04_run.ipynb #df09fef7
 def _left(error, out, avatar):
     "The error, and the avatar that is left at `out`"
     if not (i := avatar.made['refine']['stopped']): return error
     avatar.save(out)
     remedy = f'{error.remedy or "mend that"}; {out} is as of iteration {i}'
     return UserError(error.what, error.file, remedy)
-
-@contextmanager
-def _on_disk(out):
-    "A file that cannot be written, in one line"
-    try: yield
-    except (OSError, SafetensorError) as e:
-        what = (getattr(e, 'strerror', None) or str(e)).lower()
-        raise UserError(f'cannot be written ({what})', out, 'make room, then go on with --resume') from None
-
-# %% ../../nbs/refine/04_run.ipynb #9c547693
-@contextmanager
-def _board(log, name, settings):
-    "A run of wandb, if it is asked for"
-    if log not in (None, 'wandb'): raise ValueError(f"log: got {log!r}, want None or 'wandb'")
-    board = wandb_run(name, settings) if log else None
-    try: yield board
-    finally:
-        if board: board.finish()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DISAGREE', 'SAME', 'NEW', 'Seen', 'extent', 'look_at', 'signature', 'Follower']
 
-# %% ../../nbs/track/06a_follow.ipynb #7b61d9d3
+# %% ../../nbs/track/06a_follow.ipynb #29e22bc4
 import logging, math
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -17,17 +17,18 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..clip.image import Square
-from .landmarks import SWAP, face_square, find_faces, mediapipe_solutions, run_mediapipe
+from .landmarks import SWAP, _silence, face_square, find_faces, mediapipe_solutions
 from .video import cut_bytes
 
-# %% ../../nbs/track/06a_follow.ipynb #0459f5ef
+# %% ../../nbs/track/06a_follow.ipynb #6006e057
 @lru_cache
 def _meshers():
     "Two networks, for two threads, and the threads"
     make = lambda: mediapipe_solutions().face_mesh.FaceMesh(
         static_image_mode=True, refine_landmarks=True, max_num_faces=1, min_detection_confidence=.3)
-    both = make(), make()
-    for m in both: run_mediapipe(lambda: m, torch.zeros(64, 64, 3))  # says what it has to say, unheard
+    with _silence():
+        both = make(), make()
+        for mesher in both: mesher.process(np.zeros((64, 64, 3), np.uint8))  # talks while it starts
     return both, ThreadPoolExecutor(2)
 
 # %% ../../nbs/track/06a_follow.ipynb #87c9f138
@@ -50,7 +51,7 @@ def extent(
     "Width or height of a face, whichever is larger"
     return float((landmarks.amax(0) - landmarks.amin(0)).max())
 
-# %% ../../nbs/track/06a_follow.ipynb #51d1aa3b
+# %% ../../nbs/track/06a_follow.ipynb #bde29f99
 def look_at(
     picture: np.ndarray,  # (H,W,3) uint8
     square: Square,       # around the face
@@ -58,7 +59,7 @@ def look_at(
     "Two looks into the square, one in the mirror, and their mean; None where they do not agree on a face"
     meshers, threads = _meshers()
     cut = cut_bytes(picture, square, 256)
-    both = list(threads.map(_mesh, meshers, (cut, cut), (False, True)))
+    with _silence(): both = list(threads.map(_mesh, meshers, (cut, cut), (False, True)))
     if both[0] is None or both[1] is None: return None
     a, b = (square.to_image(p) for p in both)
     mean = (a + b)/2
@@ -83,8 +84,8 @@ class Follower:
     def __init__(self, face: int = 1):  # 1: the largest and most central, 2: the next, …
         self.face, self.last, self.gallery, self.lost = face, None, [], 0
 
-# %% ../../nbs/track/06a_follow.ipynb #13dcbd4c
-SAME, NEW = .55, .85  # how alike a face must be to be the same person's; to bring nothing new
+# %% ../../nbs/track/06a_follow.ipynb #ae3aac94
+SAME, NEW = .6, .85  # how alike a face must be to be the same person's; to bring nothing new
 
 @patch
 def likeness(self: Follower, picture, landmarks) -> float:
@@ -96,7 +97,7 @@ def likeness(self: Follower, picture, landmarks) -> float:
 def learn(self: Follower, picture, landmarks):
     "Remember what the person looks like now"
     s = signature(picture, landmarks)
-    if all(float(s @ g) < NEW for g in self.gallery): self.gallery = [*self.gallery[:1], *self.gallery[1:][-15:], s]
+    if all(float(s @ g) < NEW for g in self.gallery): self.gallery = [*self.gallery, s][-16:]
 
 # %% ../../nbs/track/06a_follow.ipynb #3fd43534
 def _central(square, width, height):

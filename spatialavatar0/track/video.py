@@ -49,7 +49,7 @@ def _stamps(path):
     if not pts: raise UserError('there is no frame in it', path, 'save it anew as MP4')
     return np.sort(np.array(pts, float))*float(stream.time_base)
 
-# %% ../../nbs/track/06_video.ipynb #37200e05
+# %% ../../nbs/track/06_video.ipynb #b35bfec6
 MAX_FPS = 30.  # what is faster is thinned out
 
 def sample_times(
@@ -61,11 +61,11 @@ def sample_times(
     rate = 1/np.median(gaps[gaps > 0]) if (gaps > 0).any() else 25.
     while fps is None and rate > 1.1*MAX_FPS: rate /= 2
     fps = float(rate if fps is None else fps)
-    at = stamps[0] + np.arange(int((stamps[-1] - stamps[0])*fps + 1.5))/fps
+    at = stamps[0] + np.arange(int((stamps[-1] - stamps[0])*fps + 1.2))/fps
     nearest = np.searchsorted((stamps[1:] + stamps[:-1])/2, at)
-    ticks = {}
-    for tick, frame in enumerate(nearest): ticks.setdefault(int(frame), tick)
-    return fps, ticks
+    ticks, off = {}, abs(stamps[nearest] - at)
+    for tick in np.argsort(-off, kind='stable'): ticks[int(nearest[tick])] = int(tick)  # the best one last
+    return fps, dict(sorted(ticks.items()))
 
 # %% ../../nbs/track/06_video.ipynb #392ab04d
 class Video:
@@ -133,7 +133,7 @@ def is_cut(
     "Have more than half of the pixels changed their colour?"
     return bool(abs(after - before).sum()/2 > part)
 
-# %% ../../nbs/track/06_video.ipynb #9a2bfd01
+# %% ../../nbs/track/06_video.ipynb #516a4c01
 def cut_bytes(
     picture: np.ndarray,  # (H,W,3) or (H,W) uint8
     square: Square,
@@ -142,9 +142,9 @@ def cut_bytes(
     "`Square.cut` for bytes, and fast; beyond the picture its border goes on"
     x0, y0, x1, y1 = (round(f) for f in _bounds(square))
     H, W = picture.shape[:2]
-    rows, columns = np.arange(y0, y1).clip(0, H - 1), np.arange(x0, x1).clip(0, W - 1)
-    inside = x0 >= 0 and y0 >= 0 and x1 <= W and y1 <= H
-    near = picture[y0:y1, x0:x1] if inside else picture[rows[:, None], columns]
+    near = picture[max(y0, 0):max(y1, 1), max(x0, 0):max(x1, 1)] if y0 < H and x0 < W else picture[-1:, -1:]
+    over = ((max(-y0, 0), max(y1 - H, 0)), (max(-x0, 0), max(x1 - W, 0)), (0, 0))[:picture.ndim]
+    if any(map(any, over)): near = np.pad(near, over, mode='edge')
     here = square._replace(x=square.x - x0, y=square.y - y0)
     if not square.angle:
         a, b = here.x - here.side/2, here.y - here.side/2
