@@ -22,7 +22,7 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
                    'Intended Audience :: Developers', 'Topic :: Multimedia :: Graphics :: 3D Modeling'],
       packages=find_packages(include=[lib, lib + '.*']),
-      package_data={lib: ['assets/**', 'configs/*.yaml']}, include_package_data=False,
+      package_data={lib: ['assets/**', 'configs/*.yaml', 'web/**']}, include_package_data=False,
       python_requires='>=' + cfg['min_python'], install_requires=words('requirements'),
       extras_require=extras,
       long_description=open('README.md', encoding='utf-8').read(),
