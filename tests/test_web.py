@@ -19,7 +19,7 @@ from spatialavatar0.head.model import open_head, toy_head
 from spatialavatar0.head.uv import UVLayout
 from spatialavatar0.splat.avatar import Avatar
 
-needs_browser = pytest.mark.skipif(browser.find() is None, reason='there is no Chromium: install one, or name it in CHROMIUM')
+needs_browser = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
 
 
 def mottled(head, size, seed=0):
@@ -48,8 +48,11 @@ def as_script(camera):
 
 def pixels(page, camera, background='[1,1,1,1]'):
     "What the canvas shows (H,W,4)"
-    text = page.run(f'''(p => {{ let s = ""; for (let i = 0; i < p.length; i += 8192)
-        s += String.fromCharCode(...p.subarray(i, i + 8192)); return btoa(s); }})(viewer.pixels({as_script(camera)}, {background}))''')
+    text = page.run(f'''(p => {{
+        let s = "";
+        for (let i = 0; i < p.length; i += 8192) s += String.fromCharCode(...p.subarray(i, i + 8192));
+        return btoa(s);
+    }})(viewer.pixels({as_script(camera)}, {background}))''')
     raw = np.frombuffer(base64.b64decode(text), np.uint8).reshape(camera.height, camera.width, 4)
     return torch.from_numpy(raw.astype(np.float32)/255)
 

@@ -41,7 +41,8 @@ export class Viewer {
     this.head = new Head(this.data);
     this.motions = new Motions(this.data);
     this.orbit = new Orbit(this.data.view);
-    Object.assign(this, {values: {}, playing: null, hold: null, recorder: null, background: null, quality: .5, listeners: new Set()});
+    Object.assign(this, {values: {}, playing: null, hold: null, recorder: null,
+      background: null, quality: .5, listeners: new Set()});
     this.canvas = element('canvas', {tabindex: 0, role: 'img', 'aria-label':
       'The avatar. Drag or use the arrow keys to go around it, plus and minus to zoom, 0 to go back.'});
     this.status = element('p', {class: 'sav-status', role: 'status'});
