@@ -10,7 +10,7 @@ from spatialavatar0.generate import generator
 from spatialavatar0.generate.generator import Config, Generator
 from spatialavatar0.generate.heads import ATTRIBUTES
 from spatialavatar0.generate.losses import Weights, generator_loss
-from spatialavatar0.head.model import HeadCodes
+from spatialavatar0.head.model import HeadCodes, open_head
 from spatialavatar0.head.uv import UVLayout
 
 config = Config(grid=32, channels=4, picture=64, feature=8, summary=16, width=8, most=16, levels=2, style=8, memory=2)
@@ -88,3 +88,11 @@ def test_untrained_avatar_looks_like_its_picture():
         inner = (f.alpha > .99) & (alpha > .99)
         error.append((image - f.image)[inner].abs().mean())
     assert error[1] < error[0] < .06
+
+
+def test_a_shell_from_the_side():
+    "Seen from the side an ear stands before the middle of the skull; without the ears there is a hole"
+    from spatialavatar0.clip.people import capture
+    from spatialavatar0.generate.shell import shell
+    frame = capture(1, 'mono', size=64)[21]
+    assert shell(open_head(), frame.codes, frame.camera, frame.alpha).isfinite().all()

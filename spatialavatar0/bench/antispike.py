@@ -234,7 +234,7 @@ def bench_antispike(
                              aspect=spikes.shortest._asdict(), screen=spikes.screen._asdict()))
     return {'about': facts, 'settings': settings, 'rows': rows}
 
-# %% ../../nbs/bench/02_antispike.ipynb #42d4e07d
+# %% ../../nbs/bench/02_antispike.ipynb #67c783d7
 PAPER = {'full': ('29.95', '8'), 'without warm-up': ('27.88', '–'), 'without clamp': ('28.39', '> 10⁶'),
          'without L_aspect': ('28.92', '20')}  # its table 9: dB, largest aspect ratio
 COLUMNS = ('', 'later dB', 'SSIM', 'sides dB', 'SSIM', 'aspect ratio: largest', '90 %',
@@ -247,8 +247,8 @@ def cells(x: dict) -> list:
     likeness = [y for k in ('later', 'sides') for y in (f"{x[k]['psnr']:.2f}", f"{x[k]['ssim']:.3f}")]
     ratios = [ratio(x[k][p]) for k, p in (('aspect', 'largest'), ('aspect', 'p90'),
                                           ('screen', 'largest'), ('screen', 'p99'))]
-    return [x['name'], *likeness, *ratios, f"{x['sides']['needles']:.0f}", f"{x['gaussians']:,}", f"{x['seconds']:.0f}",
-            *PAPER.get(x['name'], ('', ''))]
+    return [x['name'], *likeness, *ratios, f"{x['sides']['needles']:.0f}", f"{x['gaussians']:,}",
+            f"{x['seconds']:.0f}", *PAPER.get(x['name'], ('', ''))]
 
 def table(
     result: dict,  # of `bench_antispike`

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Frame', 'Clip']
 
-# %% ../../nbs/clip/02_clip.ipynb #273cd2f4
-import json, math, os, zipfile
+# %% ../../nbs/clip/02_clip.ipynb #41b4685d
+import json, math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..camera import Camera
-from .image import composite, read_image, write_image
+from .image import composite, write_image
+from .untrusted import (frames_of, grey, inside, number, numbers, picture, pinhole,
+                                           read_arrays,
+                                           read_json, rigid)
 from ..core import UserError, atomic_path
 from ..head.model import HeadCodes, HeadModel
 
@@ -44,21 +47,17 @@ def _to_arrays(codes, offset, n_vertices):
                 jaw_pose=n(jaw), eyes_pose=n(codes.eyes), shape=n(codes.shape)[0],
                 expr=n(codes.expression), static_offset=zeros.detach().cpu().float().numpy()[None])
 
-# %% ../../nbs/clip/02_clip.ipynb #c61f0591
+# %% ../../nbs/clip/02_clip.ipynb #bc66e3f2
 def _read_arrays(path):
     "The arrays of a `flame_param` file"
-    try:
-        with np.load(path, allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
-    except FileNotFoundError:
-        raise UserError('there is no such file', path, 'track this clip anew') from None
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
-        raise UserError(f'cannot be read as .npz ({e})', path, 'track this clip anew') from None
+    raw = read_arrays(path)
     for k in ('shape', 'expr', *_CODES):
-        if k not in arrays:
+        if k not in raw:
             raise UserError(f"it holds no array '{k}'", path, 'is it a flame_param file?')
-        if k in _CODES and arrays[k].size != _CODES[k]:
-            raise UserError(f'{k} holds {arrays[k].size} numbers, not {_CODES[k]}', path)
-    return {k: torch.from_numpy(np.asarray(v, np.float32)) for k, v in arrays.items()}
+        if k in _CODES and raw[k].size != _CODES[k]:
+            raise UserError(f'{k} holds {raw[k].size} numbers, not {_CODES[k]}', path)
+    wanted = ('shape', 'expr', 'static_offset', 'dynamic_offset', *_CODES)
+    return {k: numbers(raw[k], raw[k].shape or (1,), k, path) for k in wanted if k in raw}
 
 # %% ../../nbs/clip/02_clip.ipynb #89939afe
 def _from_arrays(arrays, head):
@@ -68,13 +67,13 @@ def _from_arrays(arrays, head):
                      eyes=flat('eyes_pose'), translation=flat('translation'), head=head,
                      pose=torch.cat([flat('rotation'), flat('jaw_pose')]))
 
-# %% ../../nbs/clip/02_clip.ipynb #f3ed58ca
+# %% ../../nbs/clip/02_clip.ipynb #75e6ee40
 def _offset(arrays, n_vertices, path):
     "Static plus dynamic offset (V,3), zero for the teeth that older files lack; None where all is 0"
     total = 0
     for k in ('static_offset', 'dynamic_offset'):
         if k not in arrays: continue
-        x = arrays[k].reshape(-1, 3)
+        x = numbers(arrays[k], (-1, 3), k, path)
         if n_vertices and len(x) > n_vertices:
             raise UserError(f'{k} is of a head with {len(x)} vertices, not {n_vertices}', path,
                             'give the head model that the clip was tracked with')
@@ -91,43 +90,31 @@ def _camera_record(camera):
                 camera_angle_y=2*math.atan(h/(2*fy)),
                 transform_matrix=camera.to(torch.float64).to_opengl().tolist())
 
-# %% ../../nbs/clip/02_clip.ipynb #d80f7b8b
-def _camera_from(record):
+# %% ../../nbs/clip/02_clip.ipynb #e565a3ed
+def _camera_from(record, path='record'):
     "The inverse of `_camera_record`"
-    f64 = lambda x: torch.tensor(x, dtype=torch.float64)
     r = record
-    K = f64([[r['fl_x'], 0, r['cx']], [0, r['fl_y'], r['cy']], [0, 0, 1]])
-    return Camera.from_opengl(f64(r['transform_matrix']), K, int(r['w']), int(r['h'])).to(torch.float32)
+    M = rigid(r['transform_matrix'], 'transform_matrix', path)
+    K, w, h = pinhole(*(r[k] for k in ('fl_x', 'fl_y', 'cx', 'cy', 'w', 'h')), path)
+    return Camera.from_opengl(M, K, w, h).to(torch.float32)
 
-# %% ../../nbs/clip/02_clip.ipynb #d312c24b
-def _read_json(path):
-    "A JSON object"
-    try: data = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise UserError('there is no such file', path, 'is this folder a clip?') from None
-    except (ValueError, OSError) as e: raise UserError(f'cannot be read as JSON ({e})', path) from None
-    if not isinstance(data, dict) or not isinstance(data.get('frames'), list):
-        raise UserError('it lists no frames', path, 'is this folder a clip?')
-    return data
-
-# %% ../../nbs/clip/02_clip.ipynb #9fa8fec1
+# %% ../../nbs/clip/02_clip.ipynb #41b93797
 _NEEDED = 'file_path', 'timestep_index', 'transform_matrix'
 _SHARED = 'cx', 'cy', 'fl_x', 'fl_y', 'h', 'w'
 
 def _records(data, path):
     "The frames' records, each with its intrinsics; `UserError` where something is missing"
     records = []
-    for i, r in enumerate(data['frames']):
-        if not isinstance(r, dict): raise UserError(f'frame {i} is no object', path)
+    for i, r in enumerate(frames_of(data, path)):
         r = {k: data[k] for k in _SHARED if k in data} | r
         lacks = [k for k in (*_NEEDED, *_SHARED) if k not in r]
         if lacks: raise UserError(f"frame {i} has no {', '.join(lacks)}", path)
-        if np.shape(r['transform_matrix']) != (4, 4):
-            raise UserError(f'transform_matrix of frame {i} is not 4 x 4', path)
-        records.append(r)
+        numbers(r['transform_matrix'], (4, 4), f'transform_matrix of frame {i}', path)
+        t = number(r['timestep_index'], f'timestep_index of frame {i}', path, 0, 1e9)
+        records.append(r | dict(timestep_index=int(t)))
     return records
 
-# %% ../../nbs/clip/02_clip.ipynb #9ef3df5f
+# %% ../../nbs/clip/02_clip.ipynb #8960b752
 class Clip:
     "Pictures of one person with cameras and head codes; a list of `Frame`s, each read when asked for"
     def __init__(self,
@@ -144,12 +131,12 @@ class Clip:
             raise UserError('there is no transforms.json in it', path, 'is this folder a clip?')
         self.records, self.head_id = [], None
         for name in names:
-            data = _read_json(self.path/name)
-            self.records += _records(data, self.path/name)
-            self.head_id = data.get('head_model', self.head_id)
+            data = read_json(self.path/name)
+            if data.get('frames') != []: self.records += _records(data, self.path/name)
+            if isinstance(whose := data.get('head_model'), str): self.head_id = whose
         self._check()
 
-# %% ../../nbs/clip/02_clip.ipynb #b7e98bc1
+# %% ../../nbs/clip/02_clip.ipynb #085b8471
 @patch
 def _check(self: Clip):
     "Raise `UserError` where the clip is of another head, or does not start at timestep 0"
@@ -158,7 +145,8 @@ def _check(self: Clip):
             raise UserError(f'its codes are of head {self.head_id}, not {self.head.id}', self.path,
                             'give the head model that the clip was tracked with')
         self.head_id = self.head.id
-    if not self.split and self.records and 0 not in self.timesteps:
+    if not self.split and not self.records: raise UserError('it lists no frames', self.path)
+    if not self.split and 0 not in self.timesteps:
         raise UserError('no frame has timestep_index 0', self.path, 'count them from 0')
 
 # %% ../../nbs/clip/02_clip.ipynb #bfdcf45b
@@ -181,35 +169,26 @@ def __repr__(self: Clip):
     cameras = len(set(self.camera_ids))
     return f"Clip('{self.path}', {len(self)} frames, {cameras} cameras, head {self.head_id})"
 
-# %% ../../nbs/clip/02_clip.ipynb #6ff9f170
+# %% ../../nbs/clip/02_clip.ipynb #c545ae60
 @patch
 def _file(self: Clip, relative: str) -> Path:
     "A file named in the JSON; it may lie in the clip or beside it, as in union folders, nowhere else"
-    here = self.path.absolute()
-    path, around = (Path(os.path.normpath(p)) for p in (here/relative, here/'..'))
-    if os.path.isabs(relative) or not path.is_relative_to(around):
-        raise UserError(f'{relative} lies outside the folder', self.path, 'do not trust this clip')
-    return path
+    return inside(self.path, relative, up=1)
 
-# %% ../../nbs/clip/02_clip.ipynb #a555ba1b
+# %% ../../nbs/clip/02_clip.ipynb #d805c8ec
 @patch
 def camera(self: Clip, i: int) -> Camera:
     "The camera of frame i"
-    return _camera_from(self.records[i])
+    return _camera_from(self.records[i], self.path)
 
-# %% ../../nbs/clip/02_clip.ipynb #33f61810
+# %% ../../nbs/clip/02_clip.ipynb #63135096
 @patch
 def image(self: Clip, i: int) -> tuple[Tensor, Tensor]:
     "Picture (H,W,3) and matte (H,W) of frame i"
-    r = self.records[i]
-    image, alpha = read_image(path := self._file(r['file_path']))
-    if r.get('fg_mask_path'): alpha = read_image(self._file(r['fg_mask_path']))[0][..., 0]
-    elif alpha is None: alpha = torch.ones(image.shape[:2])
-    for what, x in (('picture', image), ('matte', alpha)):
-        if x.shape[:2] != (r['h'], r['w']):
-            size = f"{x.shape[1]}x{x.shape[0]}, its camera {r['w']}x{r['h']}"
-            raise UserError(f'the {what} is {size}', path)
-    return image, alpha
+    r, size = self.records[i], (self.camera(i).width, self.camera(i).height)
+    image, alpha = picture(self._file(r['file_path']), *size)
+    if r.get('fg_mask_path'): return image, grey(self._file(r['fg_mask_path']), *size)
+    return image, torch.ones(image.shape[:2]) if alpha is None else alpha
 
 # %% ../../nbs/clip/02_clip.ipynb #f58f4b17
 @patch

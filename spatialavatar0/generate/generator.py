@@ -178,7 +178,7 @@ def bases(self: Generator, layout: UVLayout, shapes: Tensor, offsets: Tensor) ->
     with torch.autocast('cpu', enabled=False):
         return [dressed(self.head, layout, *x).gaussians for x in zip(shapes.cpu(), offsets.cpu())]
 
-# %% ../../nbs/generate/08_generator.ipynb #05ebcc6f
+# %% ../../nbs/generate/08_generator.ipynb #13acf0f8
 @patch
 def encode_batch(self: Generator,
                  sources: Sequence,  # B lists of `Frame`s: those of one person
@@ -193,7 +193,8 @@ def encode_batch(self: Generator,
     features, summary = self.encoder(rgba)
     raw = sample_maps(rgba[:, :3], at)
     uv = self.pools[0](torch.cat([sample_maps(features, at), raw], 1), counts)
-    return Pooled(uv, *trusted_pool(raw, seen, counts), self.pools[1](summary, counts), offset.to(self.device))
+    cls = self.pools[1](summary, counts)
+    return Pooled(uv, *trusted_pool(raw, seen, counts), cls, offset.to(self.device))
 
 # %% ../../nbs/generate/08_generator.ipynb #33fbae4d
 @patch

@@ -109,7 +109,7 @@ def hair_push(
     grow = torch.where(grow > 0, grow.minimum(room.clamp(min=0)), grow)
     return (1 + grow)[:, None]*d - (vertices - centre)
 
-# %% ../../nbs/generate/03_shell.ipynb #7f6cfb98
+# %% ../../nbs/generate/03_shell.ipynb #5aec651f
 def _from_up():
     "The unsigned angle of each direction from straight up"
     theta = torch.arange(ANGLES)*(2*math.pi/ANGLES)
@@ -125,9 +125,10 @@ def _ratio(vertices, head, camera, matte, centre):
     xy, z = camera.project(vertices)
     c, _ = camera.project(centre)
     ears = torch.cat([head.parts[k] for k in EARS & head.parts.keys()] or [head.faces.new_zeros(0)])
-    def reach(faces):
-        return outline((rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0).to(matte), c)
-    r_M, r_skull = reach(head.faces), reach(head.faces[~torch.isin(head.faces, ears).any(-1)])
+    def reach(faces, start=0):
+        return outline((rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0).to(matte), c, start)
+    r_M = reach(head.faces)
+    r_skull = reach(head.faces[~torch.isin(head.faces, ears).any(-1)], r_M/2)  # past the hole of an ear
     r_A = SNUG*outline(matte, c, r_M - 4)
     return smoothstep(r_A/r_M, 1.01, 1.06)*(r_A/r_skull - 1), r_skull, r_A
 

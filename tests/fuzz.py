@@ -1,0 +1,447 @@
+"""Damaged and malicious files, thousands of them: `python tests/fuzz.py --count 10000 [--reader NAME]`
+
+A small valid folder of each format is written, one thing in it is changed, and it is converted. That must end well, or
+with one `UserError` that names the file: no other exception, nothing left behind, nothing executed, nothing read that
+lies outside, no hang, no growth. The changed folders are read in a process of its own, under limits, which is watched.
+It looks into /proc, so it is for Linux."""
+import argparse
+import io
+import json
+import os
+import pickle
+import random
+import resource
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numpy as np
+
+root = Path(__file__).parent.parent
+sys.path.insert(0, str(root))
+
+HANG, MEMORY = 30, 3*2**30  # seconds a case may take, bytes that a worker may take beyond its start
+SECRET = 'secret.png'       # beside the folders, and nobody's to read
+
+
+class Evil:
+    "What runs when it is unpickled"
+    def __init__(self, what): self.what = what
+    def __reduce__(self): return self.what
+
+
+def evil(rng, place):
+    "A thing that leaves a file `pwned` if it is run"
+    return Evil(rng.choice([(os.system, (f'touch {place}',)), (exec, (f'open({str(place)!r}, "w")',)),
+                            (eval, (f'open({str(place)!r}, "w")',)), (open, (str(place), 'w')),
+                            (subprocess.getoutput, (f'touch {place}',)), (os.mkdir, (str(place),)),
+                            (np.savetxt, (str(place), [1.]))]))
+
+
+# -- one thing changed
+
+def leaves(tree, at=()):
+    "Places in a tree of dicts and lists; of long lists the beginning"
+    yield at
+    if isinstance(tree, dict):
+        for k in list(tree)[:40]: yield from leaves(tree[k], (*at, k))
+    elif isinstance(tree, list):
+        for i, x in enumerate(tree[:20]): yield from leaves(x, (*at, i))
+
+
+def put(tree, at, change):
+    "The tree with `change(old)` at a place; None drops it"
+    if not at: return change(tree)
+    *way, last = at
+    node = tree
+    for k in way: node = node[k]
+    new = change(node[last])
+    if new is None and isinstance(node, dict): del node[last]
+    else: node[last] = new
+    return tree
+
+
+def strange(rng, old, outside):
+    "Something else in place of a value"
+    nest = []
+    for _ in range(rng.choice([5, 50])): nest = [nest]
+    words = ['', ' ', '.', '..', '/', '/etc/passwd', f'../../../{SECRET}', f'..\\..\\..\\{SECRET}',
+             str(outside), 'a\0b', 'x'*5000, 'gr\u00fc\u00df dich \u56fe.png', '\ud83d\ude00', 'images', 'NaN',
+             '%s%n', 'con', '-', '~/x', 'file:///etc/passwd']
+    numbers = [0, -1, 1, .5, 1e308, 1e-308, -1e9, 2**31, 2**63, 10**30, float('nan'), float('inf'),
+               -float('inf'), True, 16384]
+    choice = rng.random()
+    if choice < .25: return rng.choice(numbers)
+    if choice < .5: return rng.choice(words)
+    if choice < .6: return rng.choice([None, [], {}, [[]], nest, [1]*1000, {'a': {}}, [None]*3])
+    if isinstance(old, (int, float)) and not isinstance(old, bool):
+        return old*rng.choice([-1, 0, 10, 1e6, .001]) + rng.choice([0, .5])
+    if isinstance(old, list) and old: return rng.choice([old[:-1], old + old, old[::-1], [old], old*50])
+    if isinstance(old, dict) and old: return dict(list(old.items())[:-1])
+    return None
+
+
+def strange_array(rng, x):
+    "An array with something wrong in it"
+    x = np.array(x)
+    wild = x.astype(np.float64).copy() if x.dtype.kind in 'iuf' else np.zeros(3)
+    if wild.size: wild.flat[rng.randrange(wild.size)] = rng.choice([np.nan, np.inf, 1e30, -1e5, 1e6])
+    return rng.choice([
+        lambda: wild, lambda: np.full(x.shape, np.nan), lambda: x.reshape(-1)[:-1], lambda: np.zeros(0),
+        lambda: np.zeros((0, 7)), lambda: x.T, lambda: np.array(0.), lambda: np.array('text'),
+        lambda: np.zeros((1, 200_000), np.float32), lambda: np.zeros(x.shape, bool), lambda: np.array([b'a']),
+        lambda: wild*100, lambda: wild.astype(np.float16), lambda: wild.astype(complex),
+        lambda: np.stack([x, x]), lambda: wild.astype('>f8')])()
+
+
+def change_bytes(rng, data):
+    "Flipped, cut, repeated, swapped or replaced bytes"
+    data = bytearray(data)
+    n, kind = max(len(data), 1), rng.random()
+    i = rng.choice([rng.randrange(n), rng.randrange(min(n, 64)),
+                    max(0, n - 1 - rng.randrange(min(n, 64)))])
+    if kind < .35:
+        for _ in range(rng.choice([1, 1, 2, 5, 20])):
+            bit = 1 << rng.randrange(8)
+            if data: data[rng.randrange(len(data)) if rng.random() < .5 else min(i, len(data) - 1)] ^= bit
+    elif kind < .55: del data[i:]
+    elif kind < .65: del data[i:i + rng.choice([1, 2, 4, 100])]
+    elif kind < .75:
+        data[i:i] = rng.choice([bytes(rng.choice([1, 8, 1000])), rng.randbytes(20), data[i:i + 200]])
+    elif kind < .9:
+        k = rng.choice([1, 2, 4, 8])
+        data[i:i + k] = rng.choice([b'\xff', b'\0', b'\x7f', b'\x80'])*k
+    elif kind < .95:
+        data = bytearray(rng.choice([
+            b'', b'{}', b'[]', b'null', b'\0'*100, rng.randbytes(300), b'PK\x05\x06' + bytes(18),
+            b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'[' * 100_000, b'{"a":' * 50_000]))
+    else: data[i:] = rng.randbytes(max(1, len(data) - i))
+    return bytes(data)
+
+
+def change_json(rng, data, place, outside):
+    tree = json.loads(data)
+    if rng.random() < .002:  # a million frames
+        key = 'frames' if 'frames' in tree else next(iter(tree))
+        return b'{"%s": [' % key.encode() + b','.join([b'{}']*1_000_001) + b']}'
+    for _ in range(rng.choice([1, 1, 1, 3])):
+        at = rng.choice(list(leaves(tree)))
+        tree = put(tree, at, lambda old: strange(rng, old, outside))
+        if not isinstance(tree, (dict, list)): break
+    return json.dumps(tree, ensure_ascii=rng.random() < .5).encode('utf-8', 'surrogatepass')
+
+
+def change_tree(rng, tree, place, outside):
+    "Of arrays: a pickle or what torch saved"
+    if rng.random() < .1: return put(tree, rng.choice(list(leaves(tree))), lambda old: evil(rng, place))
+    def new(old):
+        if isinstance(old, np.ndarray) and rng.random() < .8: return strange_array(rng, old)
+        return strange(rng, old, outside)
+    for _ in range(rng.choice([1, 1, 2])):
+        tree = put(tree, rng.choice(list(leaves(tree))), new)
+        if not isinstance(tree, dict): break
+    return tree
+
+
+def change_pickle(rng, data, place, outside):
+    if rng.random() < .05:
+        laughs = []
+        for _ in range(60): laughs = [laughs, laughs]
+        circle = {}; circle['me_0'] = circle
+        call = b'cos\nsystem\n(S"touch %s"\ntR.' % str(place).encode()
+        far = b'\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.'
+        return rng.choice([pickle.dumps({'me_0': laughs}), pickle.dumps(circle), b'\x80\x02}r\xff\xff\xff\x7f.',
+                           far, call])
+    return pickle.dumps(change_tree(rng, pickle.loads(data), place, outside),
+                        protocol=rng.choice([0, 2, 4, 5]))
+
+
+def change_torch(rng, data, place, outside):
+    import torch
+    out = io.BytesIO()
+    tree = torch.load(io.BytesIO(data), weights_only=False)  # our own file
+    torch.save(change_tree(rng, tree, place, outside), out)
+    return out.getvalue()
+
+
+def change_npz(rng, data, place, outside):
+    arrays = dict(np.load(io.BytesIO(data)))
+    kind, name, out = rng.random(), rng.choice(list(arrays)), io.BytesIO()
+    if kind < .5: arrays[name] = strange_array(rng, arrays[name])
+    elif kind < .6: del arrays[name]
+    elif kind < .7:
+        arrays[name] = np.array([evil(rng, place)], object)
+    if kind < .7:
+        np.savez(out, **arrays)
+        return out.getvalue()
+    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as z:
+        for k, x in arrays.items():
+            f = io.BytesIO(); np.save(f, x); raw = f.getvalue()
+            if k == name and kind < .8: raw = raw.replace(b"'shape': (", b"'shape': (9999999999, ", 1)
+            elif k == name and kind < .85: raw = change_bytes(rng, raw)
+            elif k == name and kind < .87: raw = raw + bytes(20_000_000)
+            z.writestr(k + '.npy', raw)
+        if kind > .87:
+            z.writestr(rng.choice(['../../../pwned', '/tmp/pwned', str(place), 'a\\b', 'x'*300]), 'text')
+    return out.getvalue()
+
+
+def change_text(rng, data, place, outside):
+    words = data.split()
+    if words:
+        words[rng.randrange(len(words))] = rng.choice([b'nan', b'inf', b'1e400', b'x', b'1_0', b'-',
+                                                       b'0x10', b'\xff', b'1e5'])
+    return b'\n'.join(words*rng.choice([1, 1, 2, 1000]))
+
+
+CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
+           '.txt': change_text}
+
+
+class Folder:
+    "A valid folder that is changed and made good again"
+    def __init__(self, path):
+        self.path, self.touched = path, set()
+        self.whole = {p.relative_to(path): p.read_bytes() for p in sorted(path.rglob('*'))
+                      if p.is_file()}
+        self.folders = [p.relative_to(path) for p in sorted(path.rglob('*')) if p.is_dir()]
+
+    def clear(self, rel):
+        p = self.path/rel
+        self.touched.add(rel)
+        if p.is_dir() and not p.is_symlink(): shutil.rmtree(p)
+        else: p.unlink(missing_ok=True)
+        return p
+
+    def restore(self):
+        for rel in self.touched: self.clear(rel)
+        for rel in self.folders: (self.path/rel).mkdir(exist_ok=True)
+        for rel, data in self.whole.items():
+            if any(rel == t or t in rel.parents for t in self.touched): (self.path/rel).write_bytes(data)
+        self.touched = set()
+
+
+def mutate(rng, folder, place, outside):
+    "Change one thing, or a few; what was done, for people"
+    files = list(folder.whole)
+    rel = rng.choice(files if rng.random() < .6 else [r for r in files if r.suffix in CHANGES] or files)
+    data, kind = folder.whole[rel], rng.random()
+    if kind < .06:
+        p, how = folder.clear(rel), rng.choice(['gone', 'folder', 'loop', 'pipe', 'dangling', 'moved'])
+        if how == 'folder': p.mkdir()
+        elif how == 'loop': p.symlink_to(p.name)
+        elif how == 'pipe': os.mkfifo(p)
+        elif how == 'dangling': p.symlink_to('nowhere')
+        elif how == 'moved':
+            new = rel.with_name(rng.choice(['\u56fe \u00e9.png', ' ', '-rf', 'a\nb.frame',
+                                            '9'*50 + '.frame', '00001_08.png', 'cam_1_1.jpg']))
+            folder.touched.add(new); (folder.path/new).write_bytes(data)
+        return f'{rel}: {how}'
+    if kind < .08 and folder.folders:
+        sub = rng.choice(folder.folders)
+        p = folder.clear(sub)
+        how = rng.choice(['gone', 'file', 'loop', 'up'])
+        if how == 'file': p.write_bytes(b'x')
+        elif how == 'loop': p.symlink_to(p.name)
+        elif how == 'up': p.symlink_to('..')
+        return f'{sub}/: {how}'
+    if kind < .12 and rel.suffix in ('.png', '.jpg'):
+        from PIL import Image
+        f = io.BytesIO()
+        mode = rng.choice(['1', 'L', 'P', 'RGBA', 'I;16', 'CMYK', 'RGB'])
+        size = rng.choice([(1, 1), (16, 17), (2000, 1500), (16, 16)])
+        Image.new(mode, size).save(f, 'TIFF' if mode == 'CMYK' else 'PNG')
+        new, how = f.getvalue(), f'{mode} {size}'
+    elif kind < .15 and data[:4] == b'\x89PNG':
+        import struct, zlib
+        size = rng.choice([(2**31 - 1, 2**31 - 1), (9000, 9000), (0, 5), (16, 2**20)])
+        head = struct.pack('>II', *size) + data[24:29]
+        check = struct.pack('>I', zlib.crc32(b'IHDR' + head))
+        new, how = data[:16] + head + check + data[33:], 'absurd size'
+    elif kind < .65 and rel.suffix in CHANGES:
+        try: new, how = CHANGES[rel.suffix](rng, data, place, outside), 'structure'
+        except (ValueError, TypeError, KeyError, pickle.PicklingError):
+            new, how = change_bytes(rng, data), 'bytes'
+    else: new, how = change_bytes(rng, data), 'bytes'
+    folder.clear(rel).write_bytes(new)
+    return f'{rel}: {how}'
+
+
+# -- what is read
+
+SMALL = dict(size=16, n=2)
+
+
+def readers():
+    "Name -> (write a valid folder, convert it)"
+    from spatialavatar0.clip.convert import READERS, convert, recognise
+    from spatialavatar0.clip.samples import SAMPLES
+    from spatialavatar0.clip.sets import SETS, list_set, write_set
+    def keep(codes, cameras, path):
+        with open(path, 'wb') as f: np.savez(f, expression=codes.expression.numpy())
+    def run(name):
+        def go(folder, out, head):
+            recognise(folder)
+            convert(folder, out, head, name, motion=keep)
+        return go
+    found = {k: (lambda p, h, w=w, k=k: w(p, h, **SMALL, **({'cameras': 1} if k == 'vhap' else {})),
+                 run(k))
+             for k, w in SAMPLES.items()}
+    assert set(found) == set(READERS)
+    found['films'] = (lambda p, h: SAMPLES['nersemble'](p, h, **SMALL, film=True), run('nersemble'))
+    for k in SETS: found[k] = (lambda p, h, k=k: write_set(p, k), lambda p, out, h, k=k: list_set(p, k))
+    return found
+
+
+forbidden = {'os.system', 'subprocess.Popen', 'os.posix_spawn', 'os.exec', 'os.fork', 'os.forkpty',
+             'pty.spawn', 'socket.connect'}
+heard = []  # what Python's audit reported during a case
+
+
+def listen(event, args):
+    if event in forbidden: heard.append(f'{event} {args[:1]}')
+    elif event == 'open' and isinstance(args[0], str):
+        if args[0].endswith(SECRET) or args[0] == '/etc/passwd': heard.append(f'open {args[0]}')
+
+
+class Case:
+    "The folders in which one reader's cases run"
+    def __init__(self, name, head, base):
+        from PIL import Image
+        self.base, self.head = base, head
+        self.within = base/'a'/'s\u00e4mple \u56fe b'
+        self.within.mkdir(parents=True)
+        self.out = base/'out'; self.out.mkdir()
+        self.secret, self.pwned = base/SECRET, base/'pwned'
+        Image.new('RGB', (16, 16)).save(self.secret)
+        write, self.run = readers()[name]
+        write(self.within/'one', head)
+        self.folder, self.name = Folder(self.within/'one'), name
+        self.run(self.folder.path, self.out/'me', head)  # it is valid
+        self.tidy()
+
+    def tidy(self):
+        for p in self.out.iterdir(): shutil.rmtree(p) if p.is_dir() else p.unlink()
+
+    def __call__(self, number, seed):
+        "'read', 'refused', or what went wrong; and what was changed"
+        from spatialavatar0.core import UserError
+        rng = random.Random(f'{seed} {self.name} {number}')
+        try: what = mutate(rng, self.folder, self.pwned, self.secret)
+        except Exception as e: raise RuntimeError(f'the fuzzer itself, case {number}') from e
+        heard.clear()
+        end = 'read'
+        try:
+            with redirect_stderr(io.StringIO()): self.run(self.folder.path, self.out/'me', self.head)
+        except UserError as e:
+            end = 'refused'
+            if str(self.within) not in str(e) and str(self.out) not in str(e) or '\n' in str(e):
+                end = f'no file named: {e}'
+        except Exception as e: end = f'{type(e).__name__}: {str(e)[:200]}'
+        left = [p.name for p in self.out.iterdir() if end != 'read' or p.name != 'me']
+        if heard: end = f'not allowed: {heard}'
+        elif self.pwned.exists() or Path('/tmp/pwned').exists(): end = 'executed'
+        elif sorted(p.name for p in self.base.iterdir()) != ['a', 'out', SECRET]: end = 'wrote outside'
+        elif left: end = f'left behind: {left}'
+        self.tidy(); self.folder.restore()
+        return end, what
+
+
+# -- the worker, and who watches it
+
+def worker(name, first, count, seed, base):
+    "Cases from `first` on; a line for each end"
+    from spatialavatar0.clip.samples import flame_like
+    for k, n in dict(RLIMIT_CORE=0, RLIMIT_FSIZE=500*2**20, RLIMIT_NOFILE=512).items():
+        resource.setrlimit(getattr(resource, k), (n, n))
+    case = Case(name, flame_like(), Path(base))
+    used = int(next(x for x in open('/proc/self/status') if x.startswith('VmData')).split()[1])*1024
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
+    warnings.simplefilter('ignore')
+    sys.addaudithook(listen)
+    resident = lambda: int(open('/proc/self/statm').read().split()[1])*resource.getpagesize()
+    start = None
+    for i in range(first, first + count):
+        end, what = case(i, seed)
+        if i == first + 200: start = resident()
+        grown = (resident() - start)/2**20 if start else 0
+        if grown > 400: end, start = f'grew by {grown:.0f} MB', resident()
+        print(json.dumps([i, end, what]), flush=True)
+
+
+def cpu(pid):
+    "What a process is doing, 'R' for running, and the seconds of the processor that it used"
+    try: state, *words = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError: return 'Z', 0.
+    return state, sum(map(int, words[10:12]))/os.sysconf('SC_CLK_TCK')
+
+
+def watch(name, count, seed, hang=HANG):
+    "Run all cases of a reader; how they ended, and the bad ones"
+    ends, bad, first = Counter(), [], 0
+    env = os.environ | dict(OMP_NUM_THREADS='1', TQDM_DISABLE='1', PYTHONHASHSEED='0', PYTHONUTF8='1')
+    while first < count:
+        base = tempfile.mkdtemp(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
+        words = ['--worker', name, '--first', first, '--count', count - first, '--seed', seed, '--base',
+                 base]
+        process = subprocess.Popen([sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE,
+                                   bufsize=0, env=env)
+        try:
+            began, after, used = first, 'ended', 0
+            with selectors.DefaultSelector() as s:
+                s.register(process.stdout, selectors.EVENT_READ)
+                while True:
+                    if not s.select(180 if first == began else hang):
+                        state, now = cpu(process.pid)
+                        if state in 'RD' and now - used < hang: continue  # the machine is slow, not the reader
+                        after = 'hung'; process.kill(); break
+                    used = cpu(process.pid)[1]
+                    line = process.stdout.readline()
+                    if not line: break
+                    i, end, what = json.loads(line)
+                    ends[end if end in ('read', 'refused') else 'BAD'] += 1
+                    if end not in ('read', 'refused'): bad.append((i, end, what))
+                    first = i + 1
+            status = process.wait()
+            if first < count:
+                if first == began and status:
+                    raise SystemExit(f'{name}: the worker does not start ({status})')
+                ends['BAD'] += 1
+                bad.append((first, after if after == 'hung' else f'died, status {status}', '?'))
+                first += 1
+        finally:
+            process.kill(); process.wait()
+            shutil.rmtree(base, ignore_errors=True)
+    return ends, bad
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--count', type=int, default=10_000)
+    p.add_argument('--reader', action='append')
+    p.add_argument('--seed', type=int, default=0)
+    p.add_argument('--worker'); p.add_argument('--first', type=int, default=0); p.add_argument('--base')
+    a = p.parse_args()
+    if a.worker: return worker(a.worker, a.first, a.count, a.seed, a.base)
+    failed = 0
+    print(f"{'reader':<18}{'mutated':>9}{'read':>9}{'refused':>9}{'bad':>6}{'seconds':>9}")
+    for name in a.reader or readers():
+        began = time.time()
+        ends, bad = watch(name, a.count, a.seed)
+        failed += len(bad)
+        counts = sum(ends.values()), ends['read'], ends['refused']
+        print(f"{name:<18}{counts[0]:>9}{counts[1]:>9}{counts[2]:>9}{len(bad):>6}{time.time() - began:>9.0f}",
+              flush=True)
+        for i, end, what in bad[:20]: print(f'  case {i}: {end}  [{what}]')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__': sys.exit(main())
