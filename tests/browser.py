@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
@@ -22,6 +23,12 @@ def find():
     return os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def missing():
+    "What a test in a browser lacks here, or nothing"
+    if find() is None: return 'there is no Chromium: install one, or name it in CHROMIUM'
+    return '' if find_spec('websocket') else 'websocket-client is not installed'
+
+
 class Page:
     "A page in a browser of its own; `with Page() as page: ...`"
     def __init__(self, width=900, height=600, scale=1, touch=False):
@@ -36,7 +43,8 @@ class Page:
             port = self._port()
             pages = json.load(build_opener(ProxyHandler({})).open(f'http://127.0.0.1:{port}/json'))
             url = next(p['webSocketDebuggerUrl'] for p in pages if p['type'] == 'page')
-            self.socket = websocket.create_connection(url, timeout=90, suppress_origin=True, http_no_proxy=['127.0.0.1'])
+            self.socket = websocket.create_connection(url, timeout=90, suppress_origin=True,
+                                                      http_no_proxy=['127.0.0.1'])
         except BaseException:
             self.__exit__()
             raise

@@ -17,9 +17,9 @@ import pytest
 from spatialavatar0.head.model import open_head
 from test_web import decibel, drawn, head_camera, mottled, pixels, screen
 
-missing = [m for m in ('jupyterlab', 'anywidget', 'ipywidgets') if find_spec(m) is None]
-pytestmark = [pytest.mark.skipif(browser.find() is None, reason='there is no Chromium: install one, or name it in CHROMIUM'),
-              pytest.mark.skipif(bool(missing), reason=f'not installed: {missing}')]
+packages = [m for m in ('jupyterlab', 'anywidget', 'ipywidgets') if find_spec(m) is None]
+lacking = browser.missing() or (f'not installed: {packages}' if packages else '')
+pytestmark = pytest.mark.skipif(bool(lacking), reason=lacking)
 
 CELLS = ['''import json, sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 import base64
 import io
 import json
+import time
 from dataclasses import replace
 
 import browser
@@ -18,7 +19,7 @@ from spatialavatar0.head.model import open_head, toy_head
 from spatialavatar0.head.uv import UVLayout
 from spatialavatar0.splat.avatar import Avatar
 
-needs_browser = pytest.mark.skipif(browser.find() is None, reason='there is no Chromium: install one, or name it in CHROMIUM')
+needs_browser = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
 
 
 def mottled(head, size, seed=0):
@@ -47,8 +48,11 @@ def as_script(camera):
 
 def pixels(page, camera, background='[1,1,1,1]'):
     "What the canvas shows (H,W,4)"
-    text = page.run(f'''(p => {{ let s = ""; for (let i = 0; i < p.length; i += 8192)
-        s += String.fromCharCode(...p.subarray(i, i + 8192)); return btoa(s); }})(viewer.pixels({as_script(camera)}, {background}))''')
+    text = page.run(f'''(p => {{
+        let s = "";
+        for (let i = 0; i < p.length; i += 8192) s += String.fromCharCode(...p.subarray(i, i + 8192));
+        return btoa(s);
+    }})(viewer.pixels({as_script(camera)}, {background}))''')
     raw = np.frombuffer(base64.b64decode(text), np.uint8).reshape(camera.height, camera.width, 4)
     return torch.from_numpy(raw.astype(np.float32)/255)
 
@@ -192,6 +196,23 @@ def test_buttons(fresh):
     fresh.wait('viewer.status.textContent')
     assert np.abs(screen(fresh, (20, 20, 22, 22)) - (0, 177, 64)).max() < 2
     fresh.run('viewer.setBackground(null)')
+
+
+@needs_browser
+def test_picture_and_film(fresh):
+    "What the buttons save: a PNG with its background, a film of more than one frame"
+    url = '(b => new Promise(f => { const r = new FileReader(); r.onload = () => f(r.result); r.readAsDataURL(b); }))'
+    fresh.run('viewer.setBackground("#00b140")')
+    data = fresh.run(f'viewer.picture().then({url})')
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))).convert('RGB'))
+    assert picture.shape[:2] == (600, 596) and np.abs(picture[5, 5] - np.array([0, 177, 64.])).max() < 2
+    fresh.run('''globalThis.film = new Promise(f => { viewer.download = (blob, name) => f([blob.size, blob.type, name]); });
+        viewer.play("nod"); viewer.record()''')
+    time.sleep(1.)
+    fresh.run('viewer.record()')
+    size, kind, name = fresh.run('film')
+    assert size > 3000 and kind.startswith('video/') and name == f'avatar.{kind[6:]}'
+    fresh.run('delete viewer.download; viewer.setBackground(null)')
 
 
 @needs_browser

@@ -95,19 +95,23 @@ export function panel(viewer) {
     buttons.set(name, b);
     return b;
   };
+  const film = element('button', {type: 'button', 'aria-pressed': 'false', title: 'Record a film of what is seen',
+    onclick: () => viewer.record()}, 'Record');
   const paired = viewer.head.names.some(other);
   const button = (text, title, onclick) => element('button', {type: 'button', title, onclick}, text);
   const node = element('div', {class: 'sav-panel sav-paired'},
     element('div', {class: 'sav-row', role: 'group', 'aria-label': 'Movements'}, ...viewer.motions.names.map(play)),
     element('div', {class: 'sav-row sav-quiet', role: 'group', 'aria-label': 'Picture'},
       ...backgrounds(viewer),
-      button('Reset', 'The face at rest, seen from the front', () => viewer.reset()),
-      button('Save', 'Save a PNG of what is seen', () => viewer.save())),
-    ...paired ? [element('label', {class: 'sav-both'}, both, 'Left and right together')] : [],
+      film, button('Save', 'Save a PNG of what is seen', () => viewer.save())),
+    element('div', {class: 'sav-both'},
+      ...paired ? [element('label', {}, both, 'Left and right together')] : [],
+      button('Reset', 'The face at rest, seen from the front', () => viewer.reset())),
     ...groups(viewer.head).map(part));
   return {node,
     set: values => sliders.forEach((s, name) => s.set(values[name] || 0)),
     playing: name => buttons.forEach((b, n) => b.setAttribute('aria-pressed', String(n === name))),
+    recording: on => film.setAttribute('aria-pressed', String(on)),
     background: colour => node.querySelectorAll('[data-background]').forEach(i => {
       i.checked = i.dataset.background === (colour || '');
     })};

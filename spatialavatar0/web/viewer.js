@@ -41,7 +41,8 @@ export class Viewer {
     this.head = new Head(this.data);
     this.motions = new Motions(this.data);
     this.orbit = new Orbit(this.data.view);
-    Object.assign(this, {values: {}, playing: null, hold: null, background: null, quality: .5, listeners: new Set()});
+    Object.assign(this, {values: {}, playing: null, hold: null, recorder: null,
+      background: null, quality: .5, listeners: new Set()});
     this.canvas = element('canvas', {tabindex: 0, role: 'img', 'aria-label':
       'The avatar. Drag or use the arrow keys to go around it, plus and minus to zoom, 0 to go back.'});
     this.status = element('p', {class: 'sav-status', role: 'status'});
@@ -122,19 +123,20 @@ export class Viewer {
   // One frame on the screen: coarse while something moves and the machine is slow, sharp at rest
   #frame(now) {
     if (!this.splats || !this.stage.clientWidth) return;
-    const moving = this.playing || now - this.touched < REST_AFTER;
+    const moving = this.playing || this.recorder || now - this.touched < REST_AFTER;
     if (moving && this.last) {
       const took = now - this.last;
       const change = took > 45 ? Math.max(Math.sqrt(30/took), .5) : took < 22 ? 1.1 : 1;
       this.quality = Math.min(Math.max(this.quality*change, .35), 1);
     }
     this.last = moving ? now : 0;
-    const ratio = Math.min(devicePixelRatio || 1, 2)*(moving ? this.quality : 1);
+    const ratio = Math.min(devicePixelRatio || 1, 2)*(moving && !this.recorder ? this.quality : 1);
     const size = side => Math.max(Math.round(side*ratio), 1);
-    this.draw(this.orbit.camera(size(this.stage.clientWidth), size(this.stage.clientHeight)));
+    const camera = this.orbit.camera(size(this.stage.clientWidth), size(this.stage.clientHeight));
+    this.draw(camera, this.recorder ? numbers(this.background || WALL[0]) : undefined);
     if (this.drawn === undefined) this.#first();
     if (!moving) this.#tell();
-    if (this.playing || moving) this.request();
+    if (moving) this.request();
   }
 
   // Notes when the first picture stood on the canvas, milliseconds since the page was opened
@@ -193,9 +195,31 @@ export class Viewer {
     return new Promise(done => paper.toBlob(done, 'image/png'));
   }
 
-  async save() {
-    const url = URL.createObjectURL(await this.picture());
-    element('a', {href: url, download: 'avatar.png'}).click();
+  async save() { this.download(await this.picture(), 'avatar.png'); }
+
+  // A film of what is seen, from one call to the next, in the format that this browser can write
+  record() {
+    if (this.recorder) return this.recorder.stop();
+    const kind = ['video/mp4', 'video/webm'].find(k => globalThis.MediaRecorder?.isTypeSupported(k));
+    if (!kind) { this.status.textContent = 'This browser records no films.'; return; }
+    const parts = [], recorder = new MediaRecorder(this.canvas.captureStream(30),
+      {mimeType: kind, videoBitsPerSecond: 12e6});
+    recorder.ondataavailable = e => parts.push(e.data);
+    recorder.onstop = () => {
+      this.recorder = null;
+      this.panel.recording(false);
+      this.changed('recording');
+      this.download(new Blob(parts, {type: kind}), `avatar.${kind.slice(6)}`);
+    };
+    this.recorder = recorder;
+    this.panel.recording(true);
+    this.changed('recording');
+    recorder.start();
+  }
+
+  download(blob, name) {
+    const url = URL.createObjectURL(blob);
+    element('a', {href: url, download: name}).click();
     setTimeout(() => URL.revokeObjectURL(url), 1000);
   }
 
@@ -236,11 +260,19 @@ export class Viewer {
   }
 }
 
-// The studio's wall: light in the middle, darker around
+const WALL = ['#e4e4e6', '#a6a8ad'];  // the studio's: light in the middle, darker around
+
+// A CSS colour -> red, green, blue and alpha
+function numbers(colour) {
+  const pen = element('canvas', {width: 1, height: 1}).getContext('2d');
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  return [...pen.getImageData(0, 0, 1, 1).data].map(x => x/255);
+}
+
 function wall(pen, width, height) {
   const g = pen.createRadialGradient(width/2, .4*height, 0, width/2, .4*height, Math.max(.5*width, .6*height));
-  g.addColorStop(0, '#e4e4e6');
-  g.addColorStop(1, '#a6a8ad');
+  WALL.forEach((colour, i) => g.addColorStop(i, colour));
   return g;
 }
 
