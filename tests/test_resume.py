@@ -180,7 +180,7 @@ def test_what_is_no_checkpoint(begun, place, tmp_path, spoil):
 
 
 def test_wandb_offline(begun, tmp_path, monkeypatch):
-    pytest.importorskip('wandb')
+    pytest.importorskip('wandb').teardown()  # what it read of the environment for another test
     for name, x in dict(WANDB_MODE='offline', WANDB_DIR=str(tmp_path), WANDB_SILENT='true').items():
         monkeypatch.setenv(name, x)
     begun(log='wandb')

@@ -141,7 +141,7 @@ def test_workers_change_nothing(place, page, head):
 
 
 def test_wandb_offline(place, page, head, tmp_path, monkeypatch):
-    pytest.importorskip('wandb')
+    pytest.importorskip('wandb').teardown()  # what it read of the environment for another test
     for name, x in dict(WANDB_MODE='offline', WANDB_DIR=str(tmp_path), WANDB_SILENT='true').items():
         monkeypatch.setenv(name, x)
     train(dict(page, iterations=1, watch=dict(page['watch'], board='wandb')), tmp_path/'out', head=head)

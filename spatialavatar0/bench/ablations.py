@@ -92,8 +92,8 @@ def grades(generator, exams: dict) -> dict:
     return {name: [mean(qs, K) for K in range(1, 1 + max(len(q.sources) for q in qs))]
             for name, qs in exams.items()}
 
-# %% ../../nbs/bench/03_ablations.ipynb #a24d5a1c
-def run_job(out: Path, name: str, seed: int, page: dict, first: str, minutes, head) -> 'Generator':
+# %% ../../nbs/bench/03_ablations.ipynb #90e7f8de
+def run_job(out: Path, name: str, seed: int, page: dict, first: str, minutes, head):
     "The network of one job; goes on where it was interrupted; raises `Stopped` when the minutes are over"
     if name == 'projection': return start(read_config(page), head).generator
     where = lambda job: out/'runs'/f"{seed}_{job.replace(', ', '_').replace(' ', '_')}"
