@@ -99,7 +99,7 @@ def window_mean(
     x: Tensor,  # (h,w,C)
     r: int,     # the window has 2r+1 pixels a side
 ) -> Tensor:    # (h,w,C)
-    "`box_mean`, whose time does not grow with the window"
+    "The mean over a window, whose time does not grow with the window"
     return torch.from_numpy(uniform_filter(x.numpy(), (2*r + 1, 2*r + 1, 0), mode='nearest'))
 
 # %% ../../nbs/track/06b_cutout.ipynb #1f9fa185
