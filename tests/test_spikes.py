@@ -227,7 +227,7 @@ def test_a_ply_of_another_program(spiky, kind, bound, tmp_path):
     assert new.header == old.header and others(new) == others(old)
     a, b = (np.stack([x['vertex'][name] for name in SCALES], -1) for x in (old, new))
     assert n == len(rows) and changed == (a != b).any(-1).sum() == len(range(0, n, 10))
-    assert aspect_ratio(torch.from_numpy(b)).max() <= math.exp(3)
+    assert aspect_ratio(torch.from_numpy(b)).max() <= math.exp((LOCAL if bound else WORLD).spread)
     once = out.read_bytes()
     assert repair(out, out) == (0, n) and out.read_bytes() == once
 
@@ -243,7 +243,7 @@ def test_an_avatar(spiky, tmp_path):
         moved = (a.get_tensor('log_scale') != b.get_tensor('log_scale')).any(-1)
     assert moved.sum() == changed == len(range(0, n, 10)) and moved[::10].all()
     back = Avatar.load(out, spiky.head)
-    assert aspect_ratio(back.gaussians.log_scale).max() <= math.exp(3) and spike_report(back).clamped == 0
+    assert aspect_ratio(back.gaussians.log_scale).max() <= math.exp(LOCAL.spread) and spike_report(back).clamped == 0
     once = out.read_bytes()
     assert repair(out, out) == (0, n) and out.read_bytes() == once
 

@@ -7,7 +7,7 @@ __all__ = ['FREE', 'SMALL', 'FULL', 'VARIANTS', 'NAMES', 'PAPER', 'COLUMNS', 'ne
            'offspring', 'rein', 'next_generation', 'densify', 'staged', 'made', 'bench_antispike', 'cells', 'table',
            'save']
 
-# %% ../../nbs/bench/02_antispike.ipynb #01be71fd
+# %% ../../nbs/bench/02_antispike.ipynb #36861c89
 import math, tempfile, time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +27,10 @@ from ..generate.create import create
 from ..head.model import HeadCodes, HeadModel
 from ..refine.fast import Adam
 from ..refine.losses import psnr, ssim
-from ..refine.refine import (Settings, keeper, one_thread, reference_frame, refine, short,
-                                          step_loss, take_step)
+from ..refine.refine import (Settings, keeper, reference_frame, refine, short, step_loss,
+                                          take_step)
 from ..refine.spikes import spike_report
+from ..runs import one_thread
 from ..splat.avatar import Avatar
 from ..splat.binding import triangle_frames
 from ..splat.fast_binding import bind_to_mesh

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['RATES', 'ROOM', 'Settings', 'short', 'settings_for', 'cosine', 'step_loss', 'take_step', 'shown', 'share', 'keeper',
-           'weight', 'correct', 'see_through', 'State', 'start', 'cameras_of', 'check_slope', 'one_thread', 'bar_from',
-           'refine', 'look_around', 'reference_frame']
+           'weight', 'correct', 'see_through', 'State', 'start', 'cameras_of', 'check_slope', 'bar_from', 'refine',
+           'look_around', 'reference_frame']
 
-# %% ../../nbs/refine/03_refine.ipynb #6a332345
+# %% ../../nbs/refine/03_refine.ipynb #c536e8ad
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -22,6 +21,7 @@ from ..head.model import HeadCodes
 from .fast import Adam, photometric_over, screen_aspect
 from .loose import Loose, posed
 from .spikes import clamp_log_scale_
+from ..runs import one_thread
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians, WorldGaussians
 from ..splat.render import render
@@ -219,15 +219,7 @@ def check_slope(
         if not x.isfinite():
             raise UserError(f'the {what} became {x.item()} at step {i}', remedy='lower the rates')
 
-# %% ../../nbs/refine/03_refine.ipynb #8ea8b2d1
-@contextmanager
-def one_thread():
-    "Torch on one thread, for a while"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(threads)
-
+# %% ../../nbs/refine/03_refine.ipynb #473629c0
 def bar_from(i: int, n: int):
     "A progress bar over steps i..n-1 that knows of those before"
     bar = progress(range(i, n), 'refine', total=n)

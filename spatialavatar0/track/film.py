@@ -6,11 +6,10 @@
 __all__ = ['WARM', 'VIDEO_PRIOR', 'Part', 'Faces', 'find_person', 'shots', 'reach', 'cut_film', 'film_cameras', 'measure',
            'track_video']
 
-# %% ../../nbs/track/07a_film.ipynb #7e5b7948
+# %% ../../nbs/track/07a_film.ipynb #8f0cfcc9
 import json, logging, math, shutil
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from ..clip.image import Square, read_image, write_image
 from ..core import UserError, atomic_path, progress
 from ..head.mesh import rasterize
 from ..head.model import HeadCodes, HeadModel, open_head
+from ..runs import one_thread
 from .cutout import CROPS, Mattes, carry, coarse, crop_path, fine, own_colour, steady
 from .fit import Energy, Prior
 from .follow import Follower, Seen, extent
@@ -326,15 +326,6 @@ def _shot(film, ticks, landmarks, spread, folder, head, size, fov, crop, shoulde
     frames = [Frame(None, None, c, codes[i], int(ticks[i])) for i, c in enumerate(cameras)]
     _assemble(folder, frames, head, film.fps, report)
     return report
-
-# %% ../../nbs/track/07a_film.ipynb #3b2c39e1
-@contextmanager
-def one_thread():
-    "Everything here is small; threads of torch's would wait for one another"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(n)
 
 # %% ../../nbs/track/07a_film.ipynb #77b390c0
 VIDEO_PRIOR = Prior(noise=.05)
