@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FACES', 'View', 'Editor', 'edit_picture', 'Recolour', 'paint', 'Jitter', 'face', 'camera_round', 'views', 'as_view']
 
-# %% ../../nbs/edit/02_editor.ipynb #6a2ee942
+# %% ../../nbs/edit/02_editor.ipynb #9aae8889
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..camera import Camera, orbit
 from ..clip.clip import Frame
@@ -71,7 +72,7 @@ def paint(
     rows = tuple(tuple((1 - strength)*(i == j) for j in range(3)) for i in range(3))
     return Recolour(rows, tuple(strength*c for c in colour), 'paint')
 
-# %% ../../nbs/edit/02_editor.ipynb #fd105b3e
+# %% ../../nbs/edit/02_editor.ipynb #b1b1b598
 @dataclass(frozen=True)
 class Jitter:
     "An editor that never says the same thing twice"
@@ -86,8 +87,10 @@ class Jitter:
         tint = self.tint*torch.randn(3, generator=generator)
         rows, columns = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
         edited = self.editor(render, original, view, generator)
-        moved = (edited + view.alpha[..., None].to(edited)*tint.to(edited)).roll((rows, columns), (0, 1))
-        return moved.clamp(0, 1)
+        edited = edited + view.alpha[..., None].to(edited)*tint.to(edited)
+        wide = pad(edited, (0, 0, *4*(self.shift,)), value=1.)  # white comes in at the border
+        rows, columns = rows + self.shift, columns + self.shift
+        return wide[rows:rows + len(edited), columns:columns + edited.shape[1]].clamp(0, 1)
 
     def caption(self) -> str:
         return f'{self.editor.caption()}, with a jitter of {self.tint} in colour and {self.shift} pixels'
