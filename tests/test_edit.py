@@ -161,7 +161,7 @@ def test_editor_that_changes_nothing(egg):
     "The render is its own target; what is left of the gradient is rounding error, and must not move anything"
     same = edit(egg, views(egg, 1, size=256), Stubborn(lambda x: x*1), replace(quick, iterations=6))
     for name, a in same.gaussians.parameters().items():
-        assert (a - egg.gaussians.parameters()[name]).abs().mean() < .2*getattr(quick, name), name
+        assert (a - egg.gaussians.parameters()[name]).abs().mean() < .5*getattr(quick, name), name
 
 
 # What it prints: the identity of the avatar
