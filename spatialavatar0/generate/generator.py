@@ -178,15 +178,16 @@ def bases(self: Generator, layout: UVLayout, shapes: Tensor, offsets: Tensor) ->
     with torch.autocast('cpu', enabled=False):
         return [dressed(self.head, layout, *x).gaussians for x in zip(shapes.cpu(), offsets.cpu())]
 
-# %% ../../nbs/generate/08_generator.ipynb #13acf0f8
+# %% ../../nbs/generate/08_generator.ipynb #5a99e760
 @patch
 def encode_batch(self: Generator,
                  sources: Sequence,  # B lists of `Frame`s: those of one person
+                 offsets: Sequence|None = None,  # B of (V,3), the mean shells, where they are there
 ) -> Pooled:                         # with a leading axis B
     "Read the portraits of B people"
     frames, counts = [f for s in sources for f in s], [len(s) for s in sources]
     rgba = self.pictures(frames)
-    offset = torch.stack([self.shell(s) for s in sources])
+    offset = torch.stack([self.shell(s) for s in sources] if offsets is None else list(offsets))
     with torch.no_grad():
         every = offset.repeat_interleave(torch.tensor(counts), 0)
         at, seen = (x.to(self.device) for x in self.see(frames, self.layout, list(rgba[:, 3].cpu()), every))
@@ -263,15 +264,16 @@ def avatars(self: Generator,
     shapes = shapes.to(self.device)
     return [Avatar(self._head_here(), s, self.layout, g) for s, g in zip(shapes, gaussians)]
 
-# %% ../../nbs/generate/08_generator.ipynb #d4bb95d9
+# %% ../../nbs/generate/08_generator.ipynb #22a531c8
 @patch
 def forward(self: Generator,
             sources: Sequence,  # B lists of `Frame`s
             codes: HeadCodes,   # (B) of the pictures that shall be made
             cameras: Sequence[Camera],  # B of them
+            offsets: Sequence|None = None,  # as for `encode_batch`
 ) -> tuple[list[Avatar], Maps]:
     "All of it, for training"
-    pooled = self.encode_batch(sources)
+    pooled = self.encode_batch(sources, offsets)
     maps = self.decode(pooled, codes, cameras)
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps

@@ -6,7 +6,7 @@
 __all__ = ['PEOPLE', 'dice', 'People', 'Clips', 'crowd', 'person_of', 'Question', 'at_size', 'Stream', 'ask', 'own', 'Numbers',
            'batches', 'alone']
 
-# %% ../../nbs/generate/11b_stream.ipynb #3049d583
+# %% ../../nbs/generate/11b_stream.ipynb #f1d83be4
 import hashlib, pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,8 @@ from ..clip.clip import Clip, Frame
 from ..core import UserError
 from .config import Config, Data
 from .sampler import draw, draw_K, looks, temperature
+from .shell import shell
+from ..head.model import open_head
 
 # %% ../../nbs/generate/11b_stream.ipynb #2a1766fa
 def dice(
@@ -90,7 +92,7 @@ def person_of(
     "Number of the person that this question is about"
     return (step + slot*questions//batch)//questions*batch + slot
 
-# %% ../../nbs/generate/11b_stream.ipynb #474af640
+# %% ../../nbs/generate/11b_stream.ipynb #6e682b78
 @dataclass(frozen=True)
 class Question:
     "Pictures of a person, and one more that is asked for"
@@ -98,6 +100,7 @@ class Question:
     target: Frame
     background: Tensor  # (3,) behind the target
     noise: int          # seed of what else is random
+    offset: Tensor|None = None  # (V,3) mean shell of the sources, where somebody has made it
 
 # %% ../../nbs/generate/11b_stream.ipynb #0d2a8f90
 def at_size(frame: Frame, size: int) -> Frame:
@@ -110,7 +113,7 @@ def at_size(frame: Frame, size: int) -> Frame:
     *colour, alpha = interpolate(planes[None], size=(size, size), **mode)[0]
     return replace(frame, image=torch.stack(colour, -1), alpha=alpha, camera=frame.camera.resize(size, size))
 
-# %% ../../nbs/generate/11b_stream.ipynb #933d2389
+# %% ../../nbs/generate/11b_stream.ipynb #fa0ce8f2
 class Stream(Dataset):
     "Questions by number, for a `DataLoader`; pickled, since a worker hands bytes over faster than tensors"
     def __init__(self,
@@ -118,12 +121,12 @@ class Stream(Dataset):
                  batch: int,    # B, of all processes together
                  head=None):
         self.config, self.batch, self.crowd = config, batch, crowd(config.data, config.seed, head)
-        self.known = OrderedDict()
+        self.head, self.known = open_head() if head is None else head, OrderedDict()
 
     def clip(self, k: int):
-        "Person k and its looks; the latest are kept"
+        "Person k, its looks, and the shells of its frames so far; the latest are kept"
         if k not in self.known:
-            self.known[k] = (clip := self.crowd(k)), looks(clip)
+            self.known[k] = (clip := self.crowd(k)), looks(clip), {}
             while len(self.known) > self.batch + 1: self.known.popitem(last=False)
         self.known.move_to_end(k)
         return self.known[k]
@@ -151,13 +154,18 @@ def own(frame: Frame) -> Frame:
     "A frame whose codes are its own, not a part of those of a film"
     return replace(frame, codes=frame.codes.map(torch.clone))
 
-# %% ../../nbs/generate/11b_stream.ipynb #da50b81a
+# %% ../../nbs/generate/11b_stream.ipynb #c5b29cd2
 @patch
 def question(self: Stream, s: int) -> Question:
     "Question s"
     c, (step, slot) = self.config, divmod(s, self.batch)
-    clip, seen = self.clip(person_of(step, slot, self.batch, c.data.questions))
-    return ask(clip, seen, c, step/c.iterations, dice(c.seed, s))
+    clip, seen, shells = self.clip(person_of(step, slot, self.batch, c.data.questions))
+    q = ask(clip, seen, c, step/c.iterations, dice(c.seed, s))
+    for f in q.sources:
+        if (i := (f.timestep, f.camera_id)) not in shells:
+            shells[i] = shell(self.head, f.codes, f.camera, f.alpha)
+    offsets = [shells[f.timestep, f.camera_id] for f in q.sources]
+    return replace(q, offset=torch.stack(offsets).mean(0))
 
 # %% ../../nbs/generate/11b_stream.ipynb #ef038dad
 class Numbers:

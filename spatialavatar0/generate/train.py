@@ -40,7 +40,7 @@ def onto(frame, background: Tensor):
     image, alpha = (x.to(background) for x in (frame.image, frame.alpha))
     return replace(frame, image=composite(image, alpha, background), alpha=alpha)
 
-# %% ../../nbs/generate/12_train.ipynb #a34cf231
+# %% ../../nbs/generate/12_train.ipynb #28ee9c95
 class Lesson(nn.Module):
     "Questions to a loss"
     def __init__(self, generator: Generator, config: Config):
@@ -54,7 +54,9 @@ class Lesson(nn.Module):
         targets = [q.target for q in questions]
         with precision(self.generator.device, self.bf16):
             codes = HeadCodes.stack([t.codes for t in targets])
-            avatars, maps = self.generator([q.sources for q in questions], codes, [t.camera for t in targets])
+            offsets = [q.offset for q in questions] if questions[0].offset is not None else None
+            avatars, maps = self.generator([q.sources for q in questions], codes,
+                                           [t.camera for t in targets], offsets)
         return self.grade(questions, avatars, maps)
 
 # %% ../../nbs/generate/12_train.ipynb #5b7fbcf9
