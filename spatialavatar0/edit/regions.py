@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['CONES', 'OPPONENTS', 'INSIDE', 'ODD', 'CHEEKS', 'to_oklab', 'from_oklab', 'Model', 'made_up', 'on', 'away', 'lift',
-           'smooth', 'Cluster', 'cluster', 'may_grow', 'prior', 'find_hair', 'find_brows', 'find_cheeks', 'find_skin',
-           'find_regions', 'Seen', 'see']
+           'smooth', 'Cluster', 'cluster', 'may_grow', 'prior', 'close_gaps', 'find_hair', 'find_brows', 'find_cheeks',
+           'find_skin', 'find_regions', 'Seen', 'see']
 
-# %% ../../nbs/edit/04_regions.ipynb #e82e637a
+# %% ../../nbs/edit/04_regions.ipynb #3ebe22f2
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from ..camera import Camera
 from ..clip.synthetic import Canvas, eye, hair, lips_and_brows, mouth_and_shirt, skin, smoothstep, traits
@@ -173,7 +173,18 @@ def prior(
     floats, scalp = smoothstep(thick, .004, .012), on(layout, 'scalp')*high
     return scalp*(3 + 2*smoothstep(thick, .0005, .004)) + 3*floats - 5*smoothstep(near, .035, .07), floats
 
-# %% ../../nbs/edit/04_regions.ipynb #7aaf93e3
+# %% ../../nbs/edit/04_regions.ipynb #53cea976
+def close_gaps(
+    layout: UVLayout,
+    w: Tensor,    # (N,)
+    radius: int,  # pixels; gaps up to twice as wide vanish
+) -> Tensor:      # (N,) nowhere less than `w`
+    "Grow by `radius`, shrink by `radius`"
+    pool = lambda x: max_pool2d(x[None, None, ..., 0], 2*radius + 1, 1, radius)[0, 0, ..., None]
+    grown = layout.from_image(pool(layout.to_image(w[:, None])))
+    return 1 - layout.from_image(pool(layout.to_image(1 - grown)))[:, 0]
+
+# %% ../../nbs/edit/04_regions.ipynb #89914b28
 def find_hair(
     avatar: Avatar,
     rounds: int = 4,     # in which hair and skin learn their colours from each other
@@ -191,7 +202,9 @@ def find_hair(
         r = (hair.score(colour) - skin.score(colour)).clamp(-4, 4)
         w = smooth(layout, (r + p)[:, None], max(1, layout.size//100))[:, 0].sigmoid()*place
         flesh = face*(1 - w)
-    return smoothstep(w, .2, .8)*((hair.mean - skin.mean).norm() > apart)
+    if (hair.mean - skin.mean).norm() < apart: return torch.zeros_like(w)
+    w, near = smoothstep(w, .2, .8), smoothstep(away(layout, 'scalp'), .035, .03)
+    return torch.maximum(w, close_gaps(layout, w, max(1, layout.size//40))*near*place)
 
 # %% ../../nbs/edit/04_regions.ipynb #90ed20ab
 CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
