@@ -246,7 +246,7 @@ def find_skin(
     low = smoothstep(bust + on(layout, 'neck'), .1, .6)
     return outside*torch.maximum(face*(1 - low), same), outside*low*(1 - same)
 
-# %% ../../nbs/edit/04_regions.ipynb #74a43d6f
+# %% ../../nbs/edit/04_regions.ipynb #62d6be02
 def find_regions(
     avatar: Avatar,
 ) -> dict[str, Tensor]:  # name -> (N,) 0 to 1
@@ -263,6 +263,7 @@ def find_regions(
     lids = on(layout, 'left_eyelids', 'right_eyelids')*(1 - hair)*(1 - parts['eyes'])
     found = dict(hair=hair, brows=brows, skin=skin, clothes=clothes, lids=lids, **parts,
                  cheeks=find_cheeks(layout)*skin, all=torch.ones_like(hair))
+    found['rest'] = 1 - hair - skin - clothes - parts['eyes']
     return {name: w.clamp(0, 1) for name, w in found.items()}
 
 # %% ../../nbs/edit/04_regions.ipynb #450334fc
