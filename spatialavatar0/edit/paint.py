@@ -43,7 +43,7 @@ def typical(
     ab = (weight[:, None]*lab[:, 1:]).sum(0)/weight.sum()
     return Typical(torch.cat([at(.5)[None], ab]), at(.95))
 
-# %% ../../nbs/edit/04a_paint.ipynb #88e0db86
+# %% ../../nbs/edit/04a_paint.ipynb #09a233c2
 Change = Callable[[Tensor, Typical], Tensor]  # (...,3) Oklab and what is typical -> (...,3) Oklab
 
 def oklab(colour: str) -> Tensor:  # '#rrggbb' -> (3,)
@@ -59,13 +59,14 @@ def dye(
     c = oklab(colour)
     c = c*(.9/c[0].clamp(min=.9))  # white itself would leave no room for light strands
     def change(lab, was):
-        ratio = (lab[..., :1]/was.middle[0].clamp(min=.05)).clamp(min=1e-3)
+        most = 1.05*was.high/was.middle[0]
+        ratio = (lab[..., :1]/was.middle[0].clamp(min=.05)).clamp(min=1e-3).minimum(most)
         room = (white/c[0].clamp(.05, white)).log()/(was.high/was.middle[0]).clamp(min=1.01).log()
         hue = torch.cat([torch.zeros_like(ratio), lab[..., 1:] - was.middle[1:]*ratio], -1)
         return c.to(lab)*ratio**room.clamp(.1, 1) + grain*hue
     return change
 
-# %% ../../nbs/edit/04a_paint.ipynb #b1a489cf
+# %% ../../nbs/edit/04a_paint.ipynb #be000701
 def grade(
     lightness: float = 1.,  # factors
     chroma: float = 1.,
@@ -85,6 +86,7 @@ def material(
     stops = torch.stack([oklab(c) for c in colours])
     def change(lab, was):
         tone = .5 + contrast*(lab[..., 0] - was.middle[0])/(was.high - was.middle[0] + .06)
+        tone = torch.where(tone > 1, (2 - tone).clamp(min=.5), tone)  # lighter than any of it: not of it
         at = tone.clamp(0, 1)*(len(stops) - 1)
         i = at.long().clamp(max=len(stops) - 2)
         row = stops.to(lab)
