@@ -21,7 +21,7 @@ from .drive.motion import add, from_curves
 from .drive.presets import blink, idle, preset
 from .drive.sheet import sheet
 from .drive.video import drive, head_camera, swing
-from .refine.losses import psnr, ssim
+from .splat.losses import psnr, ssim
 from .splat.avatar import Avatar
 
 # %% ../nbs/89_demo.ipynb #5242bb67

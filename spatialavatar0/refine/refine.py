@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ..core import UserError, progress, seed_all
 from ..head.model import HeadCodes
-from .fast import Adam, photometric_over, screen_aspect
+from .fast import Adam, screen_aspect
 from .loose import Loose, posed
 from .spikes import clamp_log_scale_
 from ..runs import one_thread
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians, WorldGaussians
+from ..splat.photometric import photometric_over
 from ..splat.render import render
 
 # %% ../../nbs/refine/03_refine.ipynb #3ca5814c

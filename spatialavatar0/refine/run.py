@@ -21,7 +21,7 @@ from torch import Tensor
 from ..clip.image import write_image
 from ..core import UserError, atomic_path
 from ..head.model import CODES
-from .losses import matted, psnr
+from ..splat.losses import matted, psnr
 from .refine import ROOM, Settings, State, keeper, refine, start
 from .spikes import aspect_ratio, percentiles
 from ..runs import Stopped, on_board, on_disk, rows_until, stoppable, sweep
