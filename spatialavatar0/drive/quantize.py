@@ -6,14 +6,14 @@
 __all__ = ['ROOT_HALF', 'UPS', 'to_levels', 'from_levels', 'smallest_three', 'from_smallest_three', 'angle_between',
            'morton_order', 'upright', 'for_file', 'likeness']
 
-# %% ../../nbs/drive/07_quantize.ipynb #2915be64
+# %% ../../nbs/drive/07_quantize.ipynb #7bc67739
 import torch
 from torch import Tensor
 
 from ..camera import Camera
 from ..core import UserError
 from ..refine.losses import psnr
-from ..splat.binding import quaternion_multiply, unit
+from ..splat.binding import unit
 from ..splat.gaussians import WorldGaussians
 from ..splat.render import check_finite, render
 
@@ -83,7 +83,7 @@ def morton_order(
         for axis in range(3): code |= ((cell[:, axis] >> b) & 1) << (3*b + axis)
     return code.argsort(stable=True)
 
-# %% ../../nbs/drive/07_quantize.ipynb #a2a47ef3
+# %% ../../nbs/drive/07_quantize.ipynb #3cbe208b
 UPS = 'y', '-y'  # which way is up in a file: glTF's, or that of captured scenes
 
 def upright(
@@ -93,9 +93,8 @@ def upright(
     "The same Gaussians with other axes: for '-y', half a turn about x; its own inverse"
     if up not in UPS: raise UserError(f'up is {up!r}', remedy=f"use {' or '.join(map(repr, UPS))}")
     if up == 'y': return world
-    half = world.quaternion.new_tensor([0, 1, 0, 0]).expand_as(world.quaternion)
-    return world._replace(xyz=world.xyz*world.xyz.new_tensor([1, -1, -1]),
-                          quaternion=quaternion_multiply(half, world.quaternion))
+    flip = world.xyz.new_tensor([1, 1, -1, -1])
+    return world._replace(xyz=world.xyz*flip[1:], quaternion=world.quaternion*flip)
 
 # %% ../../nbs/drive/07_quantize.ipynb #733bedc7
 def for_file(
