@@ -155,7 +155,7 @@ def carry(
     xy = old.to_unit(new.to_image(pixel_grid(h, w)/w))*w
     return sample(x, xy, padding='border')
 
-# %% ../../nbs/track/06b_cutout.ipynb #b122e180
+# %% ../../nbs/track/06b_cutout.ipynb #26cf8e5c
 def tint(
     image: Tensor,  # (...,3)
 ) -> Tensor:        # (...,2)
@@ -173,11 +173,10 @@ def bare(
     c = tint(image)
     skin = c[y.clamp(0, H - 1), x.clamp(0, W - 1)].median(0).values
     d = (c - skin).norm(dim=-1)/skin.norm().clamp(min=.05)
-    both = torch.stack([((.7 - d)/.3).clamp(0, 1), _oval(landmarks, H, W)], -1)
-    like, face = box_mean(both, max(1, round(.01*size))).unbind(-1)
-    above = 1 - (torch.arange(H) + .5 - landmarks[17, 1])/(.1*size)
-    keep = torch.maximum(like, face).maximum(above.clamp(0, 1)[:, None])
-    return subject_only(keep, landmarks, hole=(size/8)**2)
+    keep = (d < .55) | (_oval(landmarks, H, W) > 0)
+    keep[:max(0, int(landmarks[17, 1] - .05*size))] = True
+    whole = subject_only(keep.float(), landmarks, hole=(size/8)**2)
+    return box_mean(whole[..., None], max(1, round(.01*size)))[..., 0]
 
 def _oval(landmarks, height, width):
     "1 inside the outline of a face (H,W)"
