@@ -25,7 +25,7 @@ from ..splat.gaussians import Gaussians
 from ..splat.photometric import photometric_over
 from ..splat.render import render
 
-# %% ../../nbs/edit/03_edit.ipynb #44d698d7
+# %% ../../nbs/edit/03_edit.ipynb #86ab5289
 ATTRIBUTES = 'xyz', 'quaternion', 'log_scale', 'colour', 'opacity_logit'
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
     wabe: str = 'gate'       # or 'backward', 'forward'; '' for ordinary blending
     beta: float = 6.         # of WABE
     faint: float = .1        # light with which a Gaussian stands still,
-    clear: float = .5        # and with which it moves as it likes
+    clear: float = .2        # and with which it moves as it likes
     every: int = 1           # steps from one call of the editor to the next
     l1: float = 10.
     ssim: float = 10.
@@ -44,11 +44,12 @@ class Settings:
     radius: float = 1.       # this
     large: float = 1.        # weight of standard deviations above
     size: float = .6         # this
-    xyz: float = 5e-5        # the five rates
+    xyz: float = 5e-5        # the five rates at the start
     quaternion: float = 1e-3
-    log_scale: float = 1.7e-2
-    colour: float = 5e-3
+    log_scale: float = 5e-3
+    colour: float = 1e-2
     opacity_logit: float = 1e-2
+    final: float = .1        # what is left of every rate at the end
     adversary: float = 5/6   # the share of the run after which the adversary joins
     seed: int = 0
 
@@ -153,7 +154,7 @@ def excess(
         total = total + settings.large*(g.log_scale.exp() - wide).clamp(min=0).mean()
     return total
 
-# %% ../../nbs/edit/03_edit.ipynb #796b6583
+# %% ../../nbs/edit/03_edit.ipynb #081aed4f
 def check_slope(loss: Tensor, g: Gaussians, i: int):
     "Raise `UserError` unless loss and gradient are finite"
     gradient = sum(x.grad.sum() for x in g.parameters().values() if x.grad is not None)
@@ -169,7 +170,8 @@ def take_step(
     "Downhill, at the rates of the settings; colours stay colours"
     loss.backward()
     check_slope(loss, state.gaussians, state.i)
-    state.adam.step({name: getattr(settings, name) for name in state.adam.x}, share)
+    fall = 1 - (1 - settings.final)*state.i/settings.iterations
+    state.adam.step({name: fall*getattr(settings, name) for name in state.adam.x}, share)
     if 'colour' in state.adam.x:
         with torch.no_grad(): state.gaussians.colour.clamp_(0, 1)
 
