@@ -135,14 +135,14 @@ def adam_pass(t, threads, meeting, x, gradient, mean, square, weight, rate, debi
         mean[i], square[i] = .9*mean[i] + .1*g, .999*square[i] + .001*g*g
         x[i] -= rate*weight[i]*mean[i]/(math.sqrt(square[i]*debias) + EPSILON)
 
-# %% ../../nbs/refine/02a_fast.ipynb #361c1f2b
+# %% ../../nbs/refine/02a_fast.ipynb #79b4cba7
 class Adam:
     "Adam for Gaussians: a rate for each attribute, and of each step a share for each Gaussian"
-    def __init__(self, gaussians: Gaussians):  # they ask for gradients, and are changed in place
+    def __init__(self, gaussians):  # `Gaussians`, or what else has `parameters`; they ask for gradients
         self.x, self.steps = gaussians.parameters(), {}
         zeros = lambda: {k: torch.zeros_like(x, requires_grad=False) for k, x in self.x.items()}
         self.mean, self.square = zeros(), zeros()
-        self.set_share(torch.ones(len(gaussians)))
+        self.weight = {k: torch.ones_like(x, requires_grad=False) for k, x in self.x.items()}
 
     def set_share(self, share: Tensor):  # (N,) in 0..1
         "What part of its step each Gaussian takes from now on"
