@@ -138,20 +138,20 @@ def target_of(
         state.edits[k] = (255*edited_view(fit, editor, look_up, k, state) + .5).byte()
     return state.edits[t].to(image)/255 if t in state.edits else look_up(t)[0]
 
-# %% ../../nbs/edit/03_edit.ipynb #203e701c
+# %% ../../nbs/edit/03_edit.ipynb #2386aad7
 def excess(
     g: Gaussians,
     before: Gaussians,  # before the edit
     settings: Settings,
 ) -> Tensor:            # ()
     "How much too far from their triangles, and too large, the Gaussians have become, on average"
-    total = g.xyz.new_zeros(())
+    total, length = g.xyz.new_zeros(()), lambda x: (x.square().sum(-1) + 1e-12).sqrt()
     if g.xyz.requires_grad:
-        far = before.xyz.norm(dim=-1).clamp(min=settings.radius)
-        total = total + settings.spread*((g.xyz.square().sum(-1) + 1e-12).sqrt() - far).clamp(min=0).mean()
+        far = length(before.xyz).clamp(min=settings.radius)
+        total = total + settings.spread*(length(g.xyz) - far).relu().mean()
     if g.log_scale.requires_grad:
         wide = before.log_scale.exp().clamp(min=settings.size)
-        total = total + settings.large*(g.log_scale.exp() - wide).clamp(min=0).mean()
+        total = total + settings.large*(g.log_scale.exp() - wide).relu().mean()
     return total
 
 # %% ../../nbs/edit/03_edit.ipynb #081aed4f
