@@ -51,12 +51,12 @@ def whole(
     q = np.round((x - lo)/np.where(step > 0, step, 1)).clip(0, 2**bits - 1)
     return Whole(q.astype(f'u{bits//8}'), lo.tolist(), step.tolist())
 
-# %% ../../nbs/drive/05_web.ipynb #10e4b0e8
+# %% ../../nbs/drive/05_web.ipynb #ffef4b82
 def splat_arrays(
     avatar: Avatar,
 ) -> dict:  # name -> array or `Whole`
-    "The Gaussians of an avatar"
-    g = avatar.gaussians.to('cpu')
+    "The Gaussians of an avatar; a residual stays as it is at rest"
+    g = avatar.at(avatar.codes()).gaussians.to('cpu')
     q = unit(g.quaternion, g.quaternion.new_tensor([1, 0, 0, 0]), 1e-6)
     return dict(
         xyz=whole(g.xyz, 16), quaternion=whole(q*torch.where(q[:, :1] < 0, -1, 1), 8, (-1, 1)),
