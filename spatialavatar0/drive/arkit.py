@@ -62,10 +62,11 @@ def _looked(actions, side, o):
     sideways = 20*(a('Out') - a('In'))  # out is to the subject's left for the left eye
     return head_turn(sideways if side == 'Left' else -sideways, 10*a('Up') - 15*a('Down'), o)
 
-# %% ../../nbs/drive/01b_arkit.ipynb #22468b8a
+# %% ../../nbs/drive/01b_arkit.ipynb #90bb0fcd
 def _columns(names, rows, path):
     "(T,) for each name, from rows of numbers or None; empty cells repeat what was above them"
-    table, last = {}, dict.fromkeys(names, 0.)
+    if len(set(names)) < len(names): raise UserError('two columns have one name', path, 'record it again')
+    last = dict.fromkeys(names, 0.)
     columns = {n: [] for n in names}
     for row in rows:
         for n, x in zip(names, row):
@@ -75,7 +76,7 @@ def _columns(names, rows, path):
             columns[n].append(last[n])
     return {n: torch.tensor(x) for n, x in columns.items()}
 
-# %% ../../nbs/drive/01b_arkit.ipynb #278211d0
+# %% ../../nbs/drive/01b_arkit.ipynb #ef02cc44
 def rate_of(
     times: list[str],  # HH:MM:SS:FF.sss
 ) -> float:            # frames per second
@@ -83,8 +84,9 @@ def rate_of(
     parts = [t.replace(';', ':').split(':') for t in times]
     if any(len(p) != 4 for p in parts): raise ValueError(f'a timecode is {times[0]!r}, not hours:minutes:seconds:frame')
     seconds = [int(h)*3600 + int(m)*60 + int(s) for h, m, s, _ in parts]
-    if len(set(seconds)) < 3: return 60.
-    return max(1., math.floor(max(float(p[3]) for p in parts)) + 1.)
+    frame = max(float(p[3]) for p in parts)
+    if not 0 <= frame < 1000: raise ValueError(f'a timecode has frame {frame:g}')
+    return math.floor(frame) + 1. if len(set(seconds)) > 2 else 60.
 
 # %% ../../nbs/drive/01b_arkit.ipynb #de76f762
 def read_csv(
