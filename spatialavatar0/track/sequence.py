@@ -188,8 +188,8 @@ def likely(self: Rig,
                    eyes/(prior.gaze*hinge[[0, 0, 1, 0, 0, 1]])[:, None]])
     r, A = own @ G.T, (G.T @ G).expand(len(own), n, n).clone()
     energy, b = r.square().sum(), r @ G
-    named = ((50*psi, 0, 9), (10*psi, -9, 10)) if self.energy.named else ()
-    for row, lo, hi in ((20*I[6:7], 0, 9), *named):
+    named = ((50*psi, 0, torch.inf), (10*psi, -torch.inf, 10)) if self.energy.named else ()
+    for row, lo, hi in ((20*I[6:7], 0, torch.inf), *named):
         y = own @ row.T
         over = torch.where(y < lo, y - lo, torch.where(y > hi, y - hi, 0))
         energy, b = energy + over.square().sum(), b + over @ row
