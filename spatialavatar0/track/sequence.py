@@ -172,7 +172,7 @@ def rows(self: Pace, rig, dt) -> Tensor:  # (n,)
     s = [self.turn, self.place, self.jaw, self.eyes, self.expression]
     return torch.cat([torch.full((k,), (a*dt**2)**-2, dtype=torch.float64) for k, a in zip(rig.sizes, s)])
 
-# %% ../../nbs/track/07_sequence.ipynb #143ee627
+# %% ../../nbs/track/07_sequence.ipynb #2031fdf6
 @patch
 def likely(self: Rig,
            own: Tensor,   # (T,n)
