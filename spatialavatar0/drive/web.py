@@ -246,16 +246,18 @@ def pull(
     return b.replace(expression=b.expression + face.to(b.expression), neck=neck, eyes=torch.cat(eyes, -1),
                      pose=torch.cat([b.pose[..., :3], jaw], -1))
 
-# %% ../../nbs/drive/05_web.ipynb #e25c1251
+# %% ../../nbs/drive/05_web.ipynb #99c1a9be
 MODULES = 'data', 'head', 'sort', 'splats', 'camera', 'motion', 'panel', 'viewer'
 
 def web_file(name: str) -> str:
     "A file of the viewer"
     return files('spatialavatar0').joinpath('web', name).read_text(encoding='utf-8')
 
-def script() -> str:
-    "The viewer, as one module that needs no other"
-    text = '\n'.join(web_file(f'{m}.js') for m in MODULES)
+def script(
+    modules: tuple = MODULES,  # in the order in which they need one another
+) -> str:
+    "The viewer, or some of its modules, as one that needs no other"
+    text = '\n'.join(web_file(f'{m}.js') for m in modules)
     return re.sub(r'^export (?!default)', '', re.sub(r'^import .*\n', '', text, flags=re.M), flags=re.M)
 
 # %% ../../nbs/drive/05_web.ipynb #35091571
