@@ -48,7 +48,7 @@ def walk(lo, hi, pairs, lines, x, y, who, alphas, lights):
         n, light = n + 1, after
     return n, light
 
-# %% ../../nbs/edit/01a_rays.ipynb #a062ef33
+# %% ../../nbs/edit/01a_rays.ipynb #00ed1cb0
 @inner
 def fade(light, beta): return f32(math.exp(beta*(light - f32(1))))
 
@@ -72,9 +72,9 @@ def draw_rays(t, threads, meeting, pairs, lines, starts, columns, width, height,
             for x in range(x0, min(x0 + TILE, width)):
                 n, left = walk(starts[tile], starts[tile + 1], pairs, lines, f32(x + .5), f32(y + .5), who[t],
                                alphas[t], lights[t])
-                total, *sums = mix(n, who[t], alphas[t], lights[t], lines, beta)
-                covered = (f32(1) - left)/total if n > 0 else f32(0)
-                for c in range(3): image[c, y, x] = covered*sums[c] + left*background[c]
+                sums = mix(n, who[t], alphas[t], lights[t], lines, beta)
+                scale = (f32(1) - left)/sums[0] if n > 0 else f32(0)
+                for c in range(3): image[c, y, x] = scale*sums[1 + c] + left*background[c]
 
 # %% ../../nbs/edit/01a_rays.ipynb #0b40f935
 @inner

@@ -155,18 +155,18 @@ def render_wabe(
     found = (layers_on_card if backend == 'gsplat' else layers_of)(world, camera)
     return paint(found, world, camera, background, beta, mode)
 
-# %% ../../nbs/edit/01_wabe.ipynb #49cf8e46
+# %% ../../nbs/edit/01_wabe.ipynb #293db98e
 def gate(
     mean: Tensor,       # (N,) of exp(-beta (1 - T)) over each footprint
     beta: float = 6.,
     faint: float = .1,  # light with which a Gaussian stands still
-    clear: float = .5,  # light with which it moves as it likes
+    clear: float = .2,  # light with which it moves as it likes
 ) -> Tensor:            # (N,) in 0..1
     "The share of its step that a Gaussian takes"
     lo, hi = fade(faint, beta), fade(clear, beta)
     return ((mean - lo)/(hi - lo)).clamp(0, 1)
 
-# %% ../../nbs/edit/01_wabe.ipynb #a66ad243
+# %% ../../nbs/edit/01_wabe.ipynb #5dea639a
 def visible_mean(
     world: WorldGaussians,  # N Gaussians
     camera: Camera,
@@ -182,14 +182,14 @@ def gates(
     camera: Camera,
     beta: float = 6.,
     faint: float = .1,
-    clear: float = .5,
+    clear: float = .2,
     backend: str = 'auto',
 ) -> Tensor:                # (N,) in 0..1
     "Which share of its step each Gaussian may take for what a camera sees"
     with torch.no_grad(): omega = render_full(world, camera, None, ('wabe',), beta, backend).wabe
     return gate(visible_mean(world, camera, omega, backend), beta, faint, clear)
 
-# %% ../../nbs/edit/01_wabe.ipynb #5e1cbf29
+# %% ../../nbs/edit/01_wabe.ipynb #635fb959
 def look(
     world: WorldGaussians,  # N Gaussians
     camera: Camera,
@@ -197,7 +197,7 @@ def look(
     mode: str = 'gate',     # or 'backward', 'forward'; '' for no WABE
     beta: float = 6.,
     faint: float = .1,
-    clear: float = .5,
+    clear: float = .2,
 ) -> tuple[Tensor, Tensor, Tensor]:  # image (H,W,C), alpha (H,W), gate (N,) in 0..1
     "What to compare with the edited picture, and who may move"
     if not mode: return *render(world, camera, background), torch.ones_like(world.opacity).detach()

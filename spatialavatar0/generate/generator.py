@@ -327,7 +327,7 @@ def project(self: Generator, frames: Sequence, layout: UVLayout, offset: Tensor)
                      for f, a in zip(frames, at)])
     return trusted_pool(raw, seen, [len(frames)])
 
-# %% ../../nbs/generate/08_generator.ipynb #cb4ee78c
+# %% ../../nbs/generate/08_generator.ipynb #36832d41
 FORMAT, VERSION = 'spatialavatar0 generator', 1
 
 @patch
@@ -339,11 +339,12 @@ def _own(self: Generator):
 @patch
 def save(self: Generator,
          path: str|Path,  # .safetensors
+         dtype: torch.dtype = torch.float32,  # float16 is half as large, and good enough to look at
          **made):         # anything that JSON can hold: how it came about
     "Write the weights with their configuration; until they are whole, nothing stands at `path`"
     header = dict(format=FORMAT, version=VERSION, config=asdict(self.config), head=self.head.id,
                   head_name=self.head.name, made=made)
-    tensors = {k: x.detach().cpu().contiguous() for k, x in self._own().items()}
+    tensors = {k: x.detach().cpu().to(dtype).contiguous() for k, x in self._own().items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {'generator': json.dumps(header, sort_keys=True)}))
 

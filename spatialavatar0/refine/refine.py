@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'ROOM', 'Settings', 'short', 'settings_for', 'cosine', 'step_loss', 'take_step', 'shown', 'share', 'keeper',
-           'weight', 'correct', 'learning', 'see_through', 'State', 'start', 'cameras_of', 'check_slope', 'bar_from',
-           'refine', 'made_of', 'look_around', 'reference_frame']
+           'planar', 'weight', 'correct', 'learning', 'see_through', 'State', 'start', 'cameras_of', 'check_slope',
+           'bar_from', 'refine', 'made_of', 'look_around', 'reference_frame']
 
 # %% ../../nbs/refine/03_refine.ipynb #7907831f
 import math
@@ -146,7 +146,7 @@ def share(
     "How much of its step a Gaussian takes that is so many pixels large"
     return ((pixels - faint)/(clear - faint)).clamp(0, 1)
 
-# %% ../../nbs/refine/03_refine.ipynb #36165e31
+# %% ../../nbs/refine/03_refine.ipynb #09d114c3
 ROOM = 2 << 30  # bytes, about 500 frames of 512 x 512
 
 def keeper(
@@ -161,12 +161,17 @@ def keeper(
         nonlocal taken
         if t not in kept:
             frame = clip[t]
+            frame = type(frame)(**vars(frame) | dict(image=planar(frame.image)))
             kept[t] = frame, avatar.head.vertices(frame.codes.replace(shape=avatar.shape))
             taken += weight(*kept[t])
             while taken > room and len(kept) > 1: taken -= weight(*kept.popitem(last=False)[1])
         kept.move_to_end(t)
         return kept[t]
     return look_up
+
+def planar(image: Tensor) -> Tensor:
+    "The same (H,W,3), with channel after channel in memory, as the kernels read it"
+    return image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
 
 def weight(frame, vertices: Tensor) -> int:
     "Bytes"

@@ -33,7 +33,7 @@ def times_up(up, *gradients):
     "The gradients that the forward pass has made, by what comes from above, which is mostly 1"
     return gradients if up == 1 else tuple(up*x for x in gradients)
 
-# %% ../../nbs/splat/10_photometric.ipynb #fca7752e
+# %% ../../nbs/splat/10_photometric.ipynb #0ece7e9f
 MARGIN = 8  # zeros on either side of a row, at least half the taps
 
 @inner
@@ -47,11 +47,16 @@ def lay_out(y0, y1, image, target, matte, background, width, height, stride, X, 
     "Rows y0..y1-1 of both pictures as planes with margins"
     for y in range(y0, y1):
         for c in range(3):
-            o, i, b = (c*height + y)*stride, y*width, background[c]
+            o, p, i, b = (c*height + y)*stride, (c*height + y)*width, y*width, background[c]
             margins(X, o, width, stride)
             margins(Y, o, width, stride)
-            for j in range(width): X[o + MARGIN + j] = image[c*height*width + i + j]
-            for j in range(width): Y[o + MARGIN + j] = b + matte[i + j]*(target[3*(i + j) + c] - b)
+            o += MARGIN
+            for j in range(0, width - 15, 16):
+                store(X, o + j, load(image, p + j))
+                store(Y, o + j, fma(load(matte, i + j), load(target, p + j) - b, lanes_of(b)))
+            for j in range(width//16*16, width):
+                X[o + j] = image[p + j]
+                Y[o + j] = b + matte[i + j]*(target[p + j] - b)
 
 # %% ../../nbs/splat/10_photometric.ipynb #ee2d214a
 RING = 16  # rows
@@ -173,7 +178,7 @@ def photometric_pass(t, threads, meeting, width, height, image, target, matte, b
         sums[t, 0] += S
         sums[t, 1] += d
 
-# %% ../../nbs/splat/10_photometric.ipynb #54e8caaa
+# %% ../../nbs/splat/10_photometric.ipynb #754190c0
 class PhotometricOver(torch.autograd.Function):
     "The kernel, as torch sees it: its gradient reaches the image only"
     @staticmethod
@@ -181,8 +186,8 @@ class PhotometricOver(torch.autograd.Function):
         (height, width, _), threads, lease = image.shape, get_threads(), Lease()
         ws, wide = lease.workspace, -(-width//16)*16
         planes, gradient = (3, height, wide + 2*MARGIN), image.new_empty(3, height, wide)
-        sums, image_planes = np.zeros((threads, 2)), image.permute(2, 0, 1)
-        pictures = flat(image_planes, target, matte, background)
+        sums, planes_of = np.zeros((threads, 2)), lambda x: x.permute(2, 0, 1)
+        pictures = flat(planes_of(image), planes_of(target), matte, background)
         run(photometric_pass, threads, width, height, *pictures, l1, ssim,
             *(ws(name, math.prod(planes)) for name in 'XY'), ws('rings', (threads, 5*RING*wide)),
             ws('rings3', (threads, 3*RING*wide)), ws('by', (threads, 3*planes[2])),

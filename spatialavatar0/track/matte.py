@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['coarse_matte', 'guided_filter', 'stretch', 'subject_only', 'draw_in', 'matte', 'foreground']
 
-# %% ../../nbs/track/02_matte.ipynb #96231e78
+# %% ../../nbs/track/02_matte.ipynb #e9f77146
 from functools import lru_cache
 
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, pad
+from torch.nn.functional import max_pool2d
 
 from ..clip.image import Square, pixel_grid, resize, sample
 from ..core import check_shape
@@ -49,14 +50,13 @@ def coarse_matte(
         alpha = torch.lerp(alpha, _segment(image, square), _fade(square, H, W))
     return alpha
 
-# %% ../../nbs/track/02_matte.ipynb #7d1c8d25
+# %% ../../nbs/track/02_matte.ipynb #ce40df6b
 def box_mean(
     x: Tensor,  # (H,W,C)
     r: int,     # the box has 2r+1 pixels a side
 ) -> Tensor:    # (H,W,C)
-    "Mean over a box around each pixel"
-    x = pad(x.movedim(-1, 0)[None], (r, r, r, r), mode='replicate')
-    return avg_pool2d(avg_pool2d(x, (2*r + 1, 1), 1), (1, 2*r + 1), 1)[0].movedim(0, -1)
+    "Mean over a box around each pixel, whose time does not grow with the box; beyond the border its pixels"
+    return torch.from_numpy(uniform_filter(x.numpy(), (2*r + 1, 2*r + 1, 0), mode='nearest'))
 
 # %% ../../nbs/track/02_matte.ipynb #8b7fcdac
 def solve3(
