@@ -18,7 +18,7 @@ modules = sorted(p for p in lib.rglob('*.py') if p.name not in ('__init__.py', '
 settings = configparser.ConfigParser(delimiters=['=']); settings.read(root/'settings.ini', encoding='utf-8')
 settings = settings['DEFAULT']
 heavy = 'mediapipe', 'skimage', 'av', 'wandb', 'matplotlib', 'nbdev', 'IPython', 'ipykernel', 'ipywidgets', 'smplx', 'gsplat', \
-    'transformers', 'accelerate', 'onnxruntime', 'anywidget', 'yaml'
+    'transformers', 'accelerate', 'onnxruntime', 'anywidget', 'yaml', 'ray', 'filelock'
 
 
 def python(code, *args):
