@@ -43,7 +43,7 @@ def nearest_writing(
     row = torch.arange(len(q)).to(best)
     return ways[row, best], (matrix[best].mT.abs() @ log_scale[..., None]).squeeze(-1)
 
-# %% ../../nbs/edit/03b_compose.ipynb #e5fe2e9a
+# %% ../../nbs/edit/03b_compose.ipynb #58047773
 def mix_quaternions(
     p: Tensor,  # (...,4) of any length
     q: Tensor,  # (...,4)
@@ -61,7 +61,8 @@ def mix_gaussians(
 ) -> Gaussians:
     "Gaussian by Gaussian, t of the second and the rest of the first"
     c = t[:, None]
-    q, log_scale = nearest_writing(normalize(a.quaternion, dim=-1), normalize(b.quaternion, dim=-1), b.log_scale)
+    p, q = (normalize(x.quaternion, dim=-1) for x in (a, b))
+    q, log_scale = nearest_writing(p, q, b.log_scale)
     opacity = torch.lerp(a.opacity, b.opacity, t)
     mixed = Gaussians(torch.lerp(a.xyz, b.xyz, c), mix_quaternions(a.quaternion, q, c),
                       torch.lerp(a.log_scale, log_scale, c), torch.lerp(a.colour, b.colour, c),
@@ -73,11 +74,12 @@ def _like(t, x):
     "A number per row, to go with the rows of x"
     return t.reshape(-1, *[1]*(x.ndim - 1))
 
-# %% ../../nbs/edit/03b_compose.ipynb #056f57c1
+# %% ../../nbs/edit/03b_compose.ipynb #220f90e8
 def check_same(a: Avatar, b: Avatar):
     "Raise `UserError` unless the Gaussians of both sit on the same pixels of the same head"
     if a.layout.id != b.layout.id:
-        raise UserError(f'one is on {a.layout.id}, the other on {b.layout.id}', remedy='make both on one head and grid')
+        raise UserError(f'one is on {a.layout.id}, the other on {b.layout.id}',
+                        remedy='make both on one head and grid')
 
 def mix(
     a: Avatar,
@@ -88,14 +90,16 @@ def mix(
 ) -> Avatar:
     "Two avatars of one layout, Gaussian by Gaussian"
     check_same(a, b); check_shape('t', t, f'{len(a.gaussians)}')
-    if not (0 <= t.min() and t.max() <= 1): raise ValueError(f't: got {t.min():g} to {t.max():g}, want 0 to 1')
+    if not (0 <= t.min() and t.max() <= 1):
+        raise ValueError(f't: got {t.min():g} to {t.max():g}, want 0 to 1')
     entry = dict(record, parent=identity(a), other=identity(b))
     made = a.made | {'edits': [*a.made.get('edits', []), entry]}
-    return replace(a, shape=torch.lerp(a.shape, b.shape, shape),
-                   gaussians=mix_gaussians(a.gaussians.clone(), b.gaussians.clone(), t.to(a.shape)), made=made)
+    gaussians = mix_gaussians(a.gaussians.clone(), b.gaussians.clone(), t.to(a.shape))
+    return replace(a, shape=torch.lerp(a.shape, b.shape, shape), gaussians=gaussians, made=made)
 
-# %% ../../nbs/edit/03b_compose.ipynb #f463fc2b
-def everywhere(avatar: Avatar, t: float) -> Tensor: return avatar.shape.new_full((len(avatar.gaussians),), t)
+# %% ../../nbs/edit/03b_compose.ipynb #e499ebcf
+def everywhere(avatar: Avatar, t: float) -> Tensor:
+    return avatar.shape.new_full((len(avatar.gaussians),), t)
 
 def strength(
     before: Avatar,
@@ -134,11 +138,11 @@ def soften(
     value, weight = layout.from_image(planes.permute(1, 2, 0)).unbind(-1)
     return (value/weight.clamp(min=1e-6)).clamp(0, 1)
 
-# %% ../../nbs/edit/03b_compose.ipynb #a1b98332
+# %% ../../nbs/edit/03b_compose.ipynb #6c51787b
 def parent_of(avatar: Avatar) -> str:
     "Identity of the avatar before the last edit; raises `UserError` where there was none"
-    if not avatar.made.get('edits'): raise UserError('the avatar was never edited', remedy='there is nothing to undo')
-    return avatar.made['edits'][-1]['parent']
+    if avatar.made.get('edits'): return avatar.made['edits'][-1]['parent']
+    raise UserError('the avatar was never edited', remedy='there is nothing to undo')
 
 def undo(
     avatar: Avatar,
@@ -152,4 +156,5 @@ def undo(
         if header['layout'] != avatar.layout.id: continue
         found = Avatar.load(path, avatar.head)
         if identity(found) == wanted: return found
-    raise UserError(f'holds no avatar {wanted}, the one before the edit', folder, 'keep avatars that are edited')
+    raise UserError(f'holds no avatar {wanted}, the one before the edit', folder,
+                    'keep avatars that are edited')

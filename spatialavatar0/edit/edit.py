@@ -25,7 +25,7 @@ from ..splat.gaussians import Gaussians
 from ..splat.photometric import photometric_over
 from ..splat.render import render
 
-# %% ../../nbs/edit/03_edit.ipynb #86ab5289
+# %% ../../nbs/edit/03_edit.ipynb #23f077ac
 ATTRIBUTES = 'xyz', 'quaternion', 'log_scale', 'colour', 'opacity_logit'
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ class Settings:
 
     def __post_init__(self):
         if unknown := set(self.attributes.split()) - set(ATTRIBUTES):
-            raise ValueError(f"attributes: got {' '.join(sorted(unknown))}, want some of {' '.join(ATTRIBUTES)}")
+            got, want = ' '.join(sorted(unknown)), ' '.join(ATTRIBUTES)
+            raise ValueError(f'attributes: got {got}, want some of {want}')
         if self.every < 1: raise ValueError(f'every: got {self.every}, want 1 or more')
 
-# %% ../../nbs/edit/03_edit.ipynb #d0ccd918
+# %% ../../nbs/edit/03_edit.ipynb #04d9674a
 def identity(avatar: Avatar) -> str:  # sixteen hexadecimal digits
     "A hash of all that makes the avatar look as it does"
     h = hashlib.sha256(avatar.layout.id.encode())
@@ -68,7 +69,8 @@ def identity(avatar: Avatar) -> str:  # sixteen hexadecimal digits
 
 def record(avatar: Avatar, editor: Editor, settings: Settings, **more) -> dict:
     "`made` of the avatar that an edit of this one gives"
-    entry = dict(parent=identity(avatar), editor=editor.name, prompt=editor.caption(), settings=asdict(settings), **more)
+    entry = dict(parent=identity(avatar), editor=editor.name, prompt=editor.caption(),
+                 settings=asdict(settings), **more)
     return avatar.made | {'edits': [*avatar.made.get('edits', []), entry]}
 
 # %% ../../nbs/edit/03_edit.ipynb #6768c2b2
@@ -154,12 +156,13 @@ def excess(
         total = total + settings.large*(g.log_scale.exp() - wide).relu().mean()
     return total
 
-# %% ../../nbs/edit/03_edit.ipynb #081aed4f
+# %% ../../nbs/edit/03_edit.ipynb #26ef7237
 def check_slope(loss: Tensor, g: Gaussians, i: int):
     "Raise `UserError` unless loss and gradient are finite"
     gradient = sum(x.grad.sum() for x in g.parameters().values() if x.grad is not None)
     for what, x in (('loss', loss), ('gradient', gradient)):
-        if not x.isfinite(): raise UserError(f'the {what} became {x.item()} at step {i}', remedy='lower the rates')
+        if x.isfinite(): continue
+        raise UserError(f'the {what} became {x.item()} at step {i}', remedy='lower the rates')
 
 def take_step(
     state: State,

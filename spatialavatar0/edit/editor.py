@@ -20,7 +20,7 @@ from ..core import check_shape
 from ..head.model import HeadCodes, HeadModel
 from ..splat.avatar import Avatar
 
-# %% ../../nbs/edit/02_editor.ipynb #63ec9dcb
+# %% ../../nbs/edit/02_editor.ipynb #4df96c5c
 class View(NamedTuple):
     "What is known about a picture that is to be edited"
     codes: HeadCodes  # of the head in it
@@ -33,10 +33,10 @@ class View(NamedTuple):
 class Editor(Protocol):
     "Anything of this form"
     name: str
-    def __call__(self, render: Tensor, original: Tensor, view: View, generator: torch.Generator) -> Tensor: ...
+    def __call__(self, render: Tensor, original: Tensor, view: View, generator: torch.Generator): ...
     def caption(self) -> str: ...
 
-# %% ../../nbs/edit/02_editor.ipynb #b84780b7
+# %% ../../nbs/edit/02_editor.ipynb #9bdba16c
 def edit_picture(
     editor: Editor,
     render: Tensor,    # (H,W,3) in 0..1
@@ -47,7 +47,8 @@ def edit_picture(
     "One call; raises `ValueError`, naming the editor, where the result is no picture of that size"
     with torch.no_grad(): edited = editor(render, original, view, generator)
     check_shape(f'picture by {editor.name}', edited, ' '.join(map(str, render.shape)))
-    if not edited.isfinite().all(): raise ValueError(f'picture by {editor.name}: got NaN, want numbers in 0..1')
+    if not edited.isfinite().all():
+        raise ValueError(f'picture by {editor.name}: got NaN, want numbers in 0..1')
     return edited.detach().to(render).clamp(0, 1)
 
 # %% ../../nbs/edit/02_editor.ipynb #f8762197
@@ -135,7 +136,7 @@ def camera_round(
     radius = .6*(hi - lo)[1]/torch.tensor(fov/2).deg2rad().tan()
     return orbit((lo + hi)/2, float(radius), 1, (yaw, yaw), pitch, fov, size, size)[0]
 
-# %% ../../nbs/edit/02_editor.ipynb #6fd3360b
+# %% ../../nbs/edit/02_editor.ipynb #9d6c4f8d
 @torch.no_grad()
 def views(
     avatar: Avatar,
@@ -145,7 +146,7 @@ def views(
     spread: float = 55.,  # degrees to either side
     names: tuple = tuple(FACES),  # which faces, in turn
 ) -> list[Frame]:
-    "The avatar making faces before cameras round its head; the first view is the first face, from the front"
+    "The avatar making faces before cameras round its head; the first one from the front"
     g, frames = torch.Generator().manual_seed(seed), []
     yaws = (torch.randperm(n, generator=g) + .5)/n*2 - 1
     for i in range(n):

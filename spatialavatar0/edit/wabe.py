@@ -73,7 +73,7 @@ def layers_on_card(
     alpha = opacity[0, k]*torch.exp(-.5*(a*dx*dx + 2*b*dx*dy + c*dy*dy))
     return list_layers(k, pixel, alpha.clamp(max=MAX_OPACITY))
 
-# %% ../../nbs/edit/01_wabe.ipynb #ca729eaf
+# %% ../../nbs/edit/01_wabe.ipynb #e4817aee
 def add_up(
     values: Tensor,  # (M,C)
     where: Tensor,   # (M,) int64
@@ -86,13 +86,13 @@ def so_far(
     values: Tensor,  # (M,C) of layers
     pixel: Tensor,   # (M,)
 ) -> Tensor:         # (M,C)
-    "Sums over the layers of the same pixel up to and with each; in double precision, since it is a difference"
+    "Sums over the layers of the same pixel, up to and with each; in double precision, as a difference"
     total = values.double().cumsum(0)
     first = torch.ones_like(pixel, dtype=torch.bool)
     first[1:] = pixel[1:] != pixel[:-1]
     return total - (total - values)[first][first.cumsum(0) - 1]
 
-# %% ../../nbs/edit/01_wabe.ipynb #1b98cb0e
+# %% ../../nbs/edit/01_wabe.ipynb #d80061c6
 def ordinary(x: Layers, colour: Tensor, background: Tensor, n: int, beta: float) -> Tensor:  # (n,C)
     "n pixels as every renderer has them"
     weight = (x.alpha*x.light)[:, None]
@@ -101,7 +101,8 @@ def ordinary(x: Layers, colour: Tensor, background: Tensor, n: int, beta: float)
 
 def forward(x: Layers, colour: Tensor, background: Tensor, n: int, beta: float) -> Tensor:  # (n,C)
     "n pixels by WABE, renormalized"
-    omega, covered = (x.alpha*fade(x.light, beta))[:, None], add_up((x.alpha*x.light)[:, None], x.pixel, n)
+    omega = (x.alpha*fade(x.light, beta))[:, None]
+    covered = add_up((x.alpha*x.light)[:, None], x.pixel, n)
     total = add_up(omega, x.pixel, n)
     mean = add_up(omega*colour[x.gaussian], x.pixel, n)/torch.where(total > 0, total, 1)
     return covered*mean + (1 - covered)*background
