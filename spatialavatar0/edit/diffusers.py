@@ -52,7 +52,7 @@ def random_text():
                             bos_token_id=0, eos_token_id=1, pad_token_id=1)
     return CLIPTextModel(config).eval(), tokenizer
 
-# %% ../../nbs/edit/06_diffusers.ipynb #21f9b825
+# %% ../../nbs/edit/06_diffusers.ipynb #78d0b293
 WEIGHTS = 'timbrooks/instruct-pix2pix'
 HOW = (f'on a machine with a network: hf download {WEIGHTS} --local-dir FOLDER '
        '(several GB), and name that FOLDER here')
@@ -69,7 +69,7 @@ def load_pipeline(
     half = torch.float16 if device.type == 'cuda' else torch.float32
     try:
         pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            path, torch_dtype=half, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
+            path, dtype=half, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
             local_files_only=Path(path).is_dir())
     except Exception as e:  # of the hub, the network, or a damaged folder: all have their own
         why = str(e).strip().splitlines()[:1] or [type(e).__name__]
@@ -134,7 +134,7 @@ class InstructPix2Pix:
 
     def caption(self) -> str: return self.about or self.prompt
 
-# %% ../../nbs/edit/06_diffusers.ipynb #3bd94fbb
+# %% ../../nbs/edit/06_diffusers.ipynb #9b9586e7
 @torch.no_grad()
 def edit_square(
     editor: InstructPix2Pix,
@@ -150,7 +150,7 @@ def edit_square(
     noise = torch.randn(z.shape, generator=generator).to(z)
     with shortened(pipe.scheduler, t, editor.steps) as times:
         start = pipe.scheduler.add_noise(z, noise, times[:1].to(z.device))
-        return pipe(editor.prompt, image=original.to(vae.device, vae.dtype), latents=start,
+        return pipe(editor.prompt, image=(original/2 + .5).to(vae.device, vae.dtype), latents=start,
                     num_inference_steps=editor.steps, guidance_scale=editor.text,
                     image_guidance_scale=editor.image, output_type='pt').images*2 - 1
 

@@ -196,7 +196,7 @@ def paint(self: Paint,
         rgb = coat(rgb, weights[..., k:k + len(layers)], layers, typicals); k += len(layers)
     return rgb
 
-# %% ../../nbs/edit/04a_paint.ipynb #6bf4ef00
+# %% ../../nbs/edit/04a_paint.ipynb #8064b916
 @patch
 def __call__(self: Paint,
              render: Tensor,         # (H,W,3) of the avatar as it is by now
@@ -211,12 +211,21 @@ def __call__(self: Paint,
     rgb, maps = (x/cover.clamp(min=1e-6) for x in (seen.image, seen.maps))
     done = self.paint(rgb.clamp(0, 1), maps.clamp(0, 1), known.was)
     if self.finish is not None: done = self.finish(done, seen.alpha)
-    return torch.where(cover > 1/255, cover*done + (1 - cover)*_behind(render, seen.alpha), render)
+    done = cover*done + (1 - cover)*_behind(render, seen.alpha)
+    bare = (maps.sum(-1, keepdim=True) < 1e-4) & (self.finish is None)
+    calm = bare & ((done - render).abs().amax(-1, keepdim=True) < 2/255)
+    return torch.where(calm | (cover < 1/255), render, done)
 
 def _behind(render, alpha):
     "The colour where nobody is; white where somebody is everywhere"
     free = render[alpha < 1/255]
     return free.median(0).values if len(free) else torch.ones_like(render[0, 0])
+
+@patch
+def reach(self: Paint, avatar: Avatar) -> Tensor:  # (N,) bool
+    "The Gaussians that the edit is about; all of them under a filter"
+    w = self.prepare(avatar).weights
+    return w.sum(-1) > 1e-4 if self.finish is None else torch.ones_like(w[:, 0], dtype=torch.bool)
 
 @patch
 def bake(self: Paint,
