@@ -16,14 +16,15 @@ from torch import Tensor
 from ..core import UserError
 from .motion import JAW_OPEN, Motion, head_turn
 
-# %% ../../nbs/drive/01b_arkit.ipynb #593256a1
+# %% ../../nbs/drive/01b_arkit.ipynb #a3def8aa
 SIDES = 'Left', 'Right'
 ACTIONS = tuple(sorted(
     [f'{n}{s}' for s in SIDES for n in
-     'browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint eyeWide mouth '
-     'mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp noseSneer jaw'.split()] +
-    'browInnerUp cheekPuff jawForward jawOpen mouthClose mouthFunnel mouthPucker mouthRollLower mouthRollUpper '
-    'mouthShrugLower mouthShrugUpper tongueOut'.split()))
+     'browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint '
+     'eyeWide mouth mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp '
+     'noseSneer jaw'.split()] +
+    'browInnerUp cheekPuff jawForward jawOpen mouthClose mouthFunnel mouthPucker mouthRollLower '
+    'mouthRollUpper mouthShrugLower mouthShrugUpper tongueOut'.split()))
 TURNS = tuple(f'{of}{axis}' for of in ('head', 'leftEye', 'rightEye') for axis in ('Yaw', 'Pitch', 'Roll'))
 
 # %% ../../nbs/drive/01b_arkit.ipynb #78bbb9b5
@@ -36,7 +37,7 @@ def plain(
     name = re.sub(r'_L$', 'Left', re.sub(r'_R$', 'Right', name.strip()))
     return _PLAIN.get(re.sub(r'[_\s-]', '', name).lower(), '')
 
-# %% ../../nbs/drive/01b_arkit.ipynb #a9630041
+# %% ../../nbs/drive/01b_arkit.ipynb #42e03a75
 def from_table(
     table: dict,            # name -> (T,) numbers, radians for angles
     fps: float,
@@ -45,11 +46,12 @@ def from_table(
     "The motion of 52 actions and nine angles; raises `UserError` where there are none"
     named = {k: x for n, x in table.items() if (k := plain(n))}
     actions = {k: named[k].clamp(0, 1) for k in ACTIONS if k in named}
-    if not actions: raise UserError('none of its columns is a facial action', path, 'give a recording of ARKit')
+    if not actions:
+        raise UserError('none of its columns is a facial action', path, 'give a recording of ARKit')
     o = torch.zeros_like(next(iter(actions.values())))
     degrees = lambda of: (-named.get(f'{of}{axis}', o).rad2deg() for axis in ('Yaw', 'Pitch', 'Roll'))
-    eyes = [head_turn(*degrees(f'{s.lower()}Eye')) if f'{s.lower()}EyeYaw' in named else _looked(actions, s, o)
-            for s in SIDES]
+    eyes = [head_turn(*degrees(eye)) if f'{eye}Yaw' in named else _looked(actions, side, o)
+            for side, eye in zip(SIDES, ('leftEye', 'rightEye'))]
     names, nothing = tuple(actions), o.new_zeros(len(o), 3)
     jaw = head_turn(o, -JAW_OPEN*actions.get('jawOpen', o), o)
     return Motion(torch.stack([actions[k] for k in names], -1), names, jaw, head_turn(*degrees('head')),
@@ -76,19 +78,20 @@ def _columns(names, rows, path):
             columns[n].append(last[n])
     return {n: torch.tensor(x) for n, x in columns.items()}
 
-# %% ../../nbs/drive/01b_arkit.ipynb #ef02cc44
+# %% ../../nbs/drive/01b_arkit.ipynb #9cde4733
 def rate_of(
     times: list[str],  # HH:MM:SS:FF.sss
 ) -> float:            # frames per second
     "How many frames are counted in a second"
     parts = [t.replace(';', ':').split(':') for t in times]
-    if any(len(p) != 4 for p in parts): raise ValueError(f'a timecode is {times[0]!r}, not hours:minutes:seconds:frame')
+    if any(len(p) != 4 for p in parts):
+        raise ValueError(f'a timecode is {times[0]!r}, not hours:minutes:seconds:frame')
     seconds = [int(h)*3600 + int(m)*60 + int(s) for h, m, s, _ in parts]
     frame = max(float(p[3]) for p in parts)
     if not 0 <= frame < 1000: raise ValueError(f'a timecode has frame {frame:g}')
     return math.floor(frame) + 1. if len(set(seconds)) > 2 else 60.
 
-# %% ../../nbs/drive/01b_arkit.ipynb #de76f762
+# %% ../../nbs/drive/01b_arkit.ipynb #d4a1959b
 def read_csv(
     path: str|Path,          # .csv of Live Link Face
     fps: float|None = None,  # as the timecode counts them where not given
@@ -97,23 +100,27 @@ def read_csv(
     rows = list(csv.reader(_text(path).splitlines()))
     if len(rows) < 2: raise UserError('no frames in it', path, 'record it again')
     head, body = [c.strip() for c in rows[0]], [r for r in rows[1:] if any(c.strip() for c in r)]
-    if 'Timecode' not in head: raise UserError('not of Live Link Face: no column Timecode', path, 'give its .csv')
+    if 'Timecode' not in head:
+        raise UserError('not of Live Link Face: no column Timecode', path, 'give its .csv')
     if ragged := next((i for i, r in enumerate(body) if len(r) > len(head)), None):
         raise UserError(f'line {ragged + 2} is longer than the first', path, 'record it again')
     try:
-        numbers = [[float(c) if c.strip() else None for c in r[2:]] + [None]*(len(head) - max(len(r), 2)) for r in body]
-        times = [r[head.index('Timecode')] for r in body]
-        return from_table(_columns(head[2:], numbers, path), rate_of(times) if fps is None else fps, path)
-    except (ValueError, IndexError) as e: raise UserError(f'the recording is damaged: {e}', path, 'record it again') from None
+        full = [r + ['']*(len(head) - len(r)) for r in body]
+        numbers = [[float(c) if c.strip() else None for c in r[2:]] for r in full]
+        rate = rate_of([r[head.index('Timecode')] for r in full]) if fps is None else fps
+        return from_table(_columns(head[2:], numbers, path), rate, path)
+    except (ValueError, IndexError) as e:
+        raise UserError(f'the recording is damaged: {e}', path, 'record it again') from None
 
 def _text(path):
     "What is written in a file of at most 200 MB"
     if not Path(path).is_file(): raise UserError('there is no such file', path, 'check the path')
-    if Path(path).stat().st_size > 2e8: raise UserError('larger than 200 MB', path, 'give a recording of a face')
+    again = 'give a recording as .csv or .json'
+    if Path(path).stat().st_size > 2e8: raise UserError('larger than 200 MB', path, again)
     try: return Path(path).read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError: raise UserError('not a text', path, 'give a recording as .csv or .json') from None
+    except UnicodeDecodeError: raise UserError('not a text', path, again) from None
 
-# %% ../../nbs/drive/01b_arkit.ipynb #8d2fa8a7
+# %% ../../nbs/drive/01b_arkit.ipynb #d4de09fc
 def read_json(
     path: str|Path,          # .json
     fps: float|None = None,  # the file's where not given: `fps`, or by the times of its frames; else 30
@@ -128,7 +135,8 @@ def read_json(
     try:
         names = d.get('names') or sorted({n for f in frames for n in f if plain(n)})
         rows = [f['weights'] if 'weights' in f else [f.get(n) for n in names] for f in frames]
-        if any(len(r) != len(names) for r in rows): raise ValueError('a frame has more or fewer weights than names')
+        if any(len(r) != len(names) for r in rows):
+            raise ValueError('a frame has more or fewer weights than names')
         numbers = [[None if x is None else float(x) for x in r] for r in rows]
         rate = float(fps or d.get('fps') or _by_times(frames))
         return from_table(_columns([str(n) for n in names], numbers, path), rate, path)

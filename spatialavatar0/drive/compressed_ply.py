@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BITS', 'CHUNK', 'ENDS', 'WORDS', 'TURN', 'pack_bits', 'unpack_bits', 'write_compressed_ply', 'read_compressed_ply']
 
-# %% ../../nbs/drive/07c_compressed_ply.ipynb #871b25ac
+# %% ../../nbs/drive/07c_compressed_ply.ipynb #8da3af6b
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from ..core import UserError, atomic_path
-from .quantize import (ROOT_HALF, for_file, from_levels, from_smallest_three, morton_order,
-                                           smallest_three, to_levels, upright)
+from .quantize import (ROOT_HALF, for_file, from_levels, from_smallest_three,
+                                           morton_order, smallest_three, to_levels, upright)
 from ..splat.gaussians import WorldGaussians
 
 # %% ../../nbs/drive/07c_compressed_ply.ipynb #25a05720
@@ -38,10 +38,11 @@ def unpack_bits(
     at = [sum(bits[i + 1:]) for i in range(len(bits))]
     return torch.stack([word >> a & (1 << n) - 1 for a, n in zip(at, bits)], -1)
 
-# %% ../../nbs/drive/07c_compressed_ply.ipynb #21999c53
+# %% ../../nbs/drive/07c_compressed_ply.ipynb #5492a26f
 def _pack3(x, lo, hi, bits=BITS):
     "(N,3) numbers between (N,3) ends, as words"
-    return pack_bits(torch.stack([to_levels(x[:, i], b, lo[:, i], hi[:, i]) for i, b in enumerate(bits)], -1), bits)
+    k = [to_levels(x[:, i], b, lo[:, i], hi[:, i]) for i, b in enumerate(bits)]
+    return pack_bits(torch.stack(k, -1), bits)
 
 def _unpack3(word, lo, hi, bits=BITS):
     "The inverse"
@@ -107,17 +108,19 @@ def _elements(path):
         raise UserError('chunks and Gaussians do not fit each other', path, 'write it again')
     return chunk, vertex
 
-# %% ../../nbs/drive/07c_compressed_ply.ipynb #b7530d81
+# %% ../../nbs/drive/07c_compressed_ply.ipynb #73b2180b
 def read_compressed_ply(
     path: str|Path,    # .ply
     up: str = '-y',    # which way is up in the file
 ) -> WorldGaussians:   # y up; the order is the file's; without higher harmonics
     "A compressed PLY of ours or of any program; raises `UserError` for other files"
     chunk, vertex = _elements(path)
-    n, position, turn, size, colour = len(vertex), *(torch.from_numpy(vertex[k].astype(np.int64)) for k in WORDS)
+    n, words = len(vertex), (torch.from_numpy(vertex[k].astype(np.int64)) for k in WORDS)
+    position, turn, size, colour = words
     ends = np.stack([chunk[k] if k in chunk.dtype.names else np.full(len(chunk), float(k[:3] == 'max'))
                      for k in ENDS], -1).astype(np.float32)
-    if not np.isfinite(ends).all(): raise UserError('the ends of a chunk are no numbers', path, 'write it again')
+    if not np.isfinite(ends).all():
+        raise UserError('the ends of a chunk are no numbers', path, 'write it again')
     place, logs, tint = (_of_each(e, n) for e in torch.from_numpy(ends).split(6, -1))
     k = unpack_bits(turn, TURN)
     q = from_smallest_three(k[:, 0], from_levels(k[:, 1:], 10, -ROOT_HALF, ROOT_HALF))

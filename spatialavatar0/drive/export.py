@@ -53,13 +53,13 @@ def instant(
     i = min(int(seconds*motion.fps + 1e-6), len(motion) - 1)
     return motion[i:i + 1].codes(avatar)[0].replace(shape=avatar.shape)
 
-# %% ../../nbs/drive/09_export.ipynb #c36d9f19
+# %% ../../nbs/drive/09_export.ipynb #d457c92b
 def export(
     avatar: Avatar,                # with 3 channels
     to: str,                       # one of `FORMATS`
     path: str|Path,
-    codes: HeadCodes|None = None,  # the pose of what holds one, and the rest of the page; neutral where not given
-    up: str|None = None,           # 'y' or '-y', for formats that leave it open; their custom where not given
+    codes: HeadCodes|None = None,  # the pose of what holds one, and the page's rest; neutral where not given
+    up: str|None = None,           # 'y' or '-y', for formats that leave it open; none: their custom
     motion: Motion|None = None,    # that goes along as an animation: glb
 ) -> Path:                         # where it stands
     "Write an avatar for other programs; raises `UserError` for a format that there is not"

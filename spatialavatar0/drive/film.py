@@ -24,7 +24,7 @@ from ..head.model import HeadCodes
 from ..splat.avatar import Avatar
 from ..splat.render import render
 
-# %% ../../nbs/drive/03a_film.ipynb #12da3aa6
+# %% ../../nbs/drive/03a_film.ipynb #4b8d64eb
 def behind(
     what: str|Path|None,     # a colour, the file of a picture, or nothing: a wall of soft grey
     height: int, width: int, # pixels
@@ -34,7 +34,8 @@ def behind(
     try: return (torch.tensor(ImageColor.getrgb(str(what))[:3])/255).expand(height, width, 3)
     except ValueError: pass
     if not Path(what).is_file():
-        raise UserError(f'{str(what)!r} is no colour and no file', remedy="give a colour, say white or #30506f, or a picture")
+        remedy = 'give a colour, say white or #30506f, or a picture'
+        raise UserError(f'{str(what)!r} is no colour and no file', remedy=remedy)
     picture = read_image(what)[0]
     k = max(height/picture.shape[0], width/picture.shape[1])
     h, w = max(height, round(k*picture.shape[0])), max(width, round(k*picture.shape[1]))
@@ -87,47 +88,48 @@ def delays(
     ends = [round(100*(i + 1)/fps) for i in range(n)]
     return [10*max(2, b - a) for a, b in zip([0, *ends], ends)]  # players take less than 20 ms for a mistake
 
-# %% ../../nbs/drive/03a_film.ipynb #7ff3303f
+# %% ../../nbs/drive/03a_film.ipynb #f0839437
 def write_gif(
     path: str|Path,              # .gif
     pictures: Iterable[Tensor],  # (H,W,3), or (H,W,4): half transparent and more is transparent
     fps: float = 25.,
 ) -> Path:                       # where it stands
     "A GIF that loops for ever, with one list of colours"
-    shots = [(Image.fromarray(as_bytes(p[..., :3])), (p[..., 3] < .5).cpu().numpy() if p.shape[-1] == 4 else None)
-             for p in pictures]
+    hole = lambda p: (p[..., 3] < .5).cpu().numpy() if p.shape[-1] == 4 else None
+    shots = [(Image.fromarray(as_bytes(p[..., :3])), hole(p)) for p in pictures]
     if not shots: raise ValueError('pictures: got none, want at least one')
-    clear = shots[0][1] is not None
-    sample = np.concatenate([np.asarray(s)[::2, ::2].reshape(-1, 3) for s, _ in shots[::max(1, len(shots)//16)]])
+    clear, some = shots[0][1] is not None, shots[::max(1, len(shots)//16)]
+    sample = np.concatenate([np.asarray(s)[::2, ::2].reshape(-1, 3) for s, _ in some])
     palette = Image.fromarray(sample[None]).quantize(255 if clear else 256, Image.Quantize.MEDIANCUT)
     out = []
-    for shot, hole in shots:
+    for shot, nothing in shots:
         q = np.asarray(shot.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)).copy()
-        if hole is not None: q[hole] = 255
+        if nothing is not None: q[nothing] = 255
         out.append(Image.fromarray(q, 'P')); out[-1].putpalette(palette.getpalette())
     more = dict(transparency=255) if clear else {}
     with atomic_path(path) as temporary:
-        out[0].save(temporary, 'GIF', save_all=True, append_images=out[1:], loop=0, disposal=2, optimize=False,
-                    duration=delays(len(out), fps), **more)
+        out[0].save(temporary, 'GIF', save_all=True, append_images=out[1:], loop=0, disposal=2,
+                    optimize=False, duration=delays(len(out), fps), **more)
     return Path(path)
 
-# %% ../../nbs/drive/03a_film.ipynb #bfaac78c
+# %% ../../nbs/drive/03a_film.ipynb #dfd7e84f
 def beside(
     *films: Iterable[Tensor],  # of pictures (H,W,3), all as high as one another
 ) -> Iterator[Tensor]:         # (H,sum of W,3)
     "Several films in one, until the shortest is over"
     for shots in zip(*films):
         if len({s.shape[0] for s in shots}) > 1:
-            raise ValueError(f'films: got pictures {", ".join(str(s.shape[0]) for s in shots)} high, want one height')
+            high = ', '.join(str(s.shape[0]) for s in shots)
+            raise ValueError(f'films: got pictures {high} high, want one height')
         yield torch.cat(shots, 1)
 
-# %% ../../nbs/drive/03a_film.ipynb #fd086aac
+# %% ../../nbs/drive/03a_film.ipynb #f855634d
 def write_film(
     path: str|Path,              # .mp4, .gif, or a folder
     pictures: Iterable[Tensor],  # (H,W,3), or (H,W,4) with straight alpha
     fps: float = 25.,
 ) -> Path:                       # where it stands
-    "A film of any pictures, by the ending of its name; raises `UserError` for others, and for alpha in an MP4"
+    "A film of any pictures, by the ending of its name; `UserError` for others, and for alpha in an MP4"
     path, pictures = Path(path), iter(pictures)
     first = next(pictures, None)
     if first is None: raise ValueError('pictures: got none, want at least one')
@@ -154,5 +156,7 @@ def film(
     cameras = cameras or list(motion.cameras) or head_camera(avatar)
     cameras = [cameras]*len(motion) if isinstance(cameras, Camera) else cameras
     if str(background).lower() in CLEAR: pictures = cutouts(avatar, motion, cameras, base)
-    else: pictures = frames(avatar, motion, cameras, base, behind(background, cameras[0].height, cameras[0].width))
+    else:
+        wall = behind(background, cameras[0].height, cameras[0].width)
+        pictures = frames(avatar, motion, cameras, base, wall)
     return write_film(path, progress(pictures, desc, len(motion)), motion.fps)

@@ -24,7 +24,7 @@ KINDS = {'<f4': 5126, '|u1': 5121, '<u2': 5123, '<u4': 5125}  # glTF's numbers f
 SHAPES = {(): 'SCALAR', (2,): 'VEC2', (3,): 'VEC3', (4,): 'VEC4', (4, 4): 'MAT4'}
 JSON, BIN = 0x4e4f534a, 0x004e4942  # what a chunk says it is
 
-# %% ../../nbs/drive/08_glb.ipynb #da7fcec5
+# %% ../../nbs/drive/08_glb.ipynb #bcf06efc
 class Gltf:
     "A glTF in the making: `head` is its JSON, and arrays are added to its bytes"
     def __init__(self):
@@ -34,7 +34,8 @@ class Gltf:
     def blob(self, data: bytes, **more) -> int:
         "Bytes as they are; the index of their view"
         self.data += bytes(-len(self.data) % 4)
-        self.head['bufferViews'].append(dict(buffer=0, byteOffset=len(self.data), byteLength=len(data)) | more)
+        view = dict(buffer=0, byteOffset=len(self.data), byteLength=len(data))
+        self.head['bufferViews'].append(view | more)
         self.data += data
         return len(self.head['bufferViews']) - 1
 
@@ -105,7 +106,7 @@ def linear(
     c = colour.clamp(0, 1)
     return torch.where(c <= .04045, c/12.92, ((c + .055)/1.055)**2.4)
 
-# %% ../../nbs/drive/08_glb.ipynb #32090df6
+# %% ../../nbs/drive/08_glb.ipynb #0b8dc03d
 KHR = 'KHR_gaussian_splatting'
 FIELDS = {'ROTATION': 4, 'SCALE': 3, 'OPACITY': 0, 'SH_DEGREE_0_COEF_0': 3}
 
@@ -113,33 +114,36 @@ def write_splat_glb(
     path: str|Path,         # .glb
     world: WorldGaussians,  # N Gaussians of 3 sRGB channels, in one pose, y up
 ):
-    "World-baked glTF with KHR_gaussian_splatting; raises `ValueError` for NaN, `UserError` for other channels"
+    "World-baked glTF with KHR_gaussian_splatting; `ValueError` for NaN, `UserError` for other channels"
     w, gltf = for_file(world, 'y', path), Gltf()
     parts = dict(ROTATION=w.quaternion[:, [1, 2, 3, 0]], SCALE=w.scale, OPACITY=w.opacity,
                  SH_DEGREE_0_COEF_0=(w.colour - .5)/Y0)
     fallback = torch.cat([linear(w.colour), w.opacity[:, None]], -1)
+    fallback = (255*fallback).round().to(torch.uint8)
     attributes = {'POSITION': gltf.array(w.xyz, ends=True, target=34962),
-                  'COLOR_0': gltf.array((255*fallback).round().to(torch.uint8), normalized=True, target=34962)}
+                  'COLOR_0': gltf.array(fallback, normalized=True, target=34962)}
     attributes |= {f'{KHR}:{k}': gltf.array(x, target=34962) for k, x in parts.items()}
     look = dict(kernel='ellipse', colorSpace='srgb_rec709_display', projection='perspective',
                 sortingMethod='cameraDistance')
     primitive = dict(mode=0, attributes=attributes, extensions={KHR: look})
-    gltf.head |= dict(extensionsUsed=[KHR], scene=0, scenes=[dict(nodes=[0])], nodes=[dict(mesh=0, name='avatar')],
-                      meshes=[dict(primitives=[primitive])])
+    gltf.head |= dict(extensionsUsed=[KHR], scene=0, scenes=[dict(nodes=[0])],
+                      nodes=[dict(mesh=0, name='avatar')], meshes=[dict(primitives=[primitive])])
     with atomic_path(path) as temporary: temporary.write_bytes(to_bytes(gltf))
 
-# %% ../../nbs/drive/08_glb.ipynb #e82b9c58
+# %% ../../nbs/drive/08_glb.ipynb #d1a71cec
 def read_splat_glb(
     path: str|Path,    # .glb
 ) -> WorldGaussians:   # y up
     "The Gaussians of a GLB, of its first mesh that has some; raises `UserError` for other files"
     head, data = read_glb(path)
     try:
-        primitives = [p for m in head.get('meshes', []) for p in m['primitives'] if KHR in p.get('extensions', {})]
+        primitives = [p for m in head.get('meshes', []) for p in m['primitives']
+                      if KHR in p.get('extensions', {})]
         if not primitives: raise UserError('there are no Gaussians in it', path, f'give a GLB with {KHR}')
         at = primitives[0]['attributes']
         names = ['POSITION', *(f'{KHR}:{k}' for k in FIELDS)]
-        xyz, q, scale, opacity, dc = (torch.tensor(read_array(head, data, at[k]).astype(np.float32)) for k in names)
+        arrays = [read_array(head, data, at[k]).astype(np.float32) for k in names]
+        xyz, q, scale, opacity, dc = map(torch.tensor, arrays)
         world = WorldGaussians(xyz, q[:, [3, 0, 1, 2]], scale, .5 + Y0*dc, opacity)
         shapes = [tuple(x.shape[1:]) for x in world]
         if len({len(x) for x in world}) > 1 or shapes != [(3,), (4,), (3,), (3,), ()] or (scale < 0).any():

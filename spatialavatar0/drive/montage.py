@@ -16,7 +16,7 @@ from ..core import UserError
 from .motion import Motion, TRACKS, compose
 from .presets import smooth
 
-# %% ../../nbs/drive/01a_montage.ipynb #047f2c19
+# %% ../../nbs/drive/01a_montage.ipynb #bcf8fe86
 def mean_turns(
     W: Tensor,      # (S,T) weights, each row sums to 1
     turns: Tensor,  # (T,3k) axis-angles, neighbours near each other
@@ -24,7 +24,7 @@ def mean_turns(
     "Weighted means of turns over time"
     q = axis_angle_to_quaternion(turns.unflatten(-1, (-1, 3)))
     flips = torch.where((q[1:]*q[:-1]).sum(-1, keepdim=True) < 0, -1., 1.)
-    q = q*torch.cat([torch.ones_like(flips[:1]) if len(flips) else q.new_ones(1, q.shape[1], 1), flips]).cumprod(0)
+    q = q*torch.cat([q.new_ones(1, q.shape[1], 1), flips]).cumprod(0)
     m = torch.einsum('st,tkc->skc', W.to(q), q)
     return quaternion_to_axis_angle(m*torch.where(m[..., :1] < 0, -1, 1)).flatten(-2)
 
@@ -88,13 +88,14 @@ def looped(
     W[torch.arange(n), T - n + torch.arange(n)] = 1 - u
     return woven(motion, W)
 
-# %% ../../nbs/drive/01a_montage.ipynb #5473add3
+# %% ../../nbs/drive/01a_montage.ipynb #bc97de97
 def conformed(
     *motions: Motion,
 ) -> list[Motion]:
     "The same motions with one list of actions; raises `UserError` for those of different heads without names"
     if len(heads := {m.head for m in motions if any(n.startswith('expression_') for n in m.names)}) > 1:
-        raise UserError(f"motions of different heads, {' and '.join(sorted(heads))}", remedy='transfer one of them first')
+        which = ' and '.join(sorted(heads))
+        raise UserError(f'motions of different heads, {which}', remedy='transfer one of them first')
     names = tuple(sorted({n for m in motions for n in m.names}))
     def wide(m):
         x = m.expression.new_zeros(len(m), len(names))
@@ -117,7 +118,7 @@ def joined(
     W[at, at], W[at, at + n] = 1 - u, u
     return woven(replace(a, cameras=cameras, **both), W)
 
-# %% ../../nbs/drive/01a_montage.ipynb #e811e921
+# %% ../../nbs/drive/01a_montage.ipynb #fd6f68b0
 PARTS = {'face': ('expression', 'jaw', 'eyes'), 'head': ('neck', 'rotation', 'translation'),
          'mouth': ('expression', 'jaw'), 'gaze': ('eyes',)}
 
@@ -126,7 +127,8 @@ def only(
     part: str,  # one of `PARTS`
 ) -> Motion:
     "A part of a motion, the rest at rest; raises `UserError` for a part that there is not"
-    if part not in PARTS: raise UserError(f'there is no part {part!r}', remedy=f"use one of {', '.join(PARTS)}")
+    if part not in PARTS:
+        raise UserError(f'there is no part {part!r}', remedy=f"use one of {', '.join(PARTS)}")
     still = {k: torch.zeros_like(getattr(motion, k)) for k in TRACKS if k not in PARTS[part]}
     if part == 'mouth':
         lower = torch.tensor([n.startswith(('mouth', 'jaw', 'tongue', 'expression_')) for n in motion.names])

@@ -176,7 +176,7 @@ def emphasis(
     return {'pitch': -1.8*nod, 'yaw': through(t, knots, drift), 'roll': -.4*through(t, knots, drift),
             'browInnerUp': .35*lift, **both(browOuterUp=.3*lift)}
 
-# %% ../../nbs/drive/02_presets.ipynb #989d8a59
+# %% ../../nbs/drive/02_presets.ipynb #5f7069af
 def yes(t: Tensor, start: float = .1) -> dict:
     "Two nods, and less the second time"
     return {'pitch': -9*pulse(t, start, .28, 0., .32) - 5*pulse(t, start + .6, .26, 0., .36)}
@@ -187,11 +187,14 @@ def no(t: Tensor, start: float = .1) -> dict:
     return {'yaw': sweep(t, keys, torch.tensor([11., -10, 8, -5, 0]), .34)}
 
 EMOTIONS = {  # actions at their height, and angles of the head
-    'joy': {**both(mouthSmile=.95, cheekSquint=.7, eyeSquint=.35, mouthUpperUp=.2), 'jawOpen': .12, 'pitch': 2.},
-    'sadness': {'browInnerUp': .9, **both(mouthFrown=.7, eyeLookDown=.3, eyeBlink=.2), 'mouthShrugLower': .4, 'pitch': -8.},
+    'joy': {**both(mouthSmile=.95, cheekSquint=.7, eyeSquint=.35, mouthUpperUp=.2),
+            'jawOpen': .12, 'pitch': 2.},
+    'sadness': {'browInnerUp': .9, **both(mouthFrown=.7, eyeLookDown=.3, eyeBlink=.2),
+                'mouthShrugLower': .4, 'pitch': -8.},
     'anger': {**both(browDown=1., eyeSquint=.5, noseSneer=.5, mouthPress=.6, mouthFrown=.3), 'pitch': -4.},
     'surprise': {'browInnerUp': 1., **both(browOuterUp=1., eyeWide=.8), 'jawOpen': .5, 'pitch': 3.},
-    'fear': {'browInnerUp': 1., **both(browOuterUp=.4, eyeWide=1., mouthStretch=.7), 'jawOpen': .15, 'pitch': 4.},
+    'fear': {'browInnerUp': 1., **both(browOuterUp=.4, eyeWide=1., mouthStretch=.7),
+             'jawOpen': .15, 'pitch': 4.},
     'disgust': {**both(noseSneer=1., mouthUpperUp=.6, browDown=.5, eyeSquint=.5, mouthFrown=.3), 'yaw': 7.}}
 
 def feel(t: Tensor, name: str, start: float = .15, hold: float = .6) -> dict:

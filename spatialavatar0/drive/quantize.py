@@ -6,15 +6,15 @@
 __all__ = ['ROOT_HALF', 'UPS', 'to_levels', 'from_levels', 'smallest_three', 'from_smallest_three', 'angle_between',
            'morton_order', 'upright', 'for_file', 'likeness']
 
-# %% ../../nbs/drive/07_quantize.ipynb #7bc67739
+# %% ../../nbs/drive/07_quantize.ipynb #7b7b5b62
 import torch
 from torch import Tensor
 
 from ..camera import Camera
 from ..core import UserError
-from ..refine.losses import psnr
 from ..splat.binding import unit
 from ..splat.gaussians import WorldGaussians
+from ..splat.losses import psnr
 from ..splat.render import check_finite, render
 
 # %% ../../nbs/drive/07_quantize.ipynb #77e272b6
@@ -96,7 +96,7 @@ def upright(
     flip = world.xyz.new_tensor([1, 1, -1, -1])
     return world._replace(xyz=world.xyz*flip[1:], quaternion=world.quaternion*flip)
 
-# %% ../../nbs/drive/07_quantize.ipynb #733bedc7
+# %% ../../nbs/drive/07_quantize.ipynb #e2f35877
 def for_file(
     world: WorldGaussians,  # N, one pose, y up
     up: str = 'y',
@@ -106,7 +106,8 @@ def for_file(
     world = WorldGaussians(*(x.detach().float().cpu() for x in world))
     check_finite(**world._asdict())
     if (C := world.colour.shape[-1]) != 3:
-        raise UserError(f'splat files have 3 colours, not {C} channels', path, 'turn features into colours first')
+        remedy = 'turn features into colours first'
+        raise UserError(f'splat files have 3 colours, not {C} channels', path, remedy)
     q = unit(world.quaternion, world.quaternion.new_tensor([1, 0, 0, 0]), 1e-6)
     return upright(world._replace(quaternion=q, opacity=world.opacity.clamp(0, 1)), up)
 

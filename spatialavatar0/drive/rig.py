@@ -44,14 +44,15 @@ def own_colours(
     i, j = nearest(layout.mask)
     return layout.to_image(avatar.gaussians.colour.detach()).clamp(0, 1).cpu()[i, j]
 
-# %% ../../nbs/drive/08a_rig.ipynb #0965ca12
+# %% ../../nbs/drive/08a_rig.ipynb #4da29f74
 def around(
     avatar: Avatar,
     size: int,        # pixels of a picture
 ) -> list:            # of `Camera`
     "Twelve views: a ring at the height of the face, some above, some below"
     ring = [(yaw, 0.) for yaw in range(-135, 181, 45)]
-    return [head_camera(avatar, size, size, y, p) for y, p in ring + [(0., 40.), (180., 40.), (0., -30.), (0., 80.)]]
+    others = [(0., 40.), (180., 40.), (0., -30.), (0., 80.)]
+    return [head_camera(avatar, size, size, y, p) for y, p in ring + others]
 
 # %% ../../nbs/drive/08a_rig.ipynb #73400293
 def texture(
@@ -152,7 +153,7 @@ def _moves(head, codes, whole):
     acted = head.act(torch.eye(head.n_expression)).replace(shape=codes.shape)
     return (head.vertices(acted) - head.vertices(codes)).permute(1, 2, 0)
 
-# %% ../../nbs/drive/08a_rig.ipynb #607765fc
+# %% ../../nbs/drive/08a_rig.ipynb #37fa2660
 ARRAY, INDEX = dict(target=34962), dict(target=34963)  # what a graphics card shall do with them
 
 def _mesh(gltf, head, rest, moves):
@@ -162,9 +163,9 @@ def _mesh(gltf, head, rest, moves):
     normals = vertex_normals(rest, head.faces)
     up = normals.new_tensor([0, 1, 0])
     normals = torch.where(normals.norm(dim=-1, keepdim=True) > .5, normals, up)
-    attributes = dict(POSITION=gltf.array(rest[vertex], ends=True, **ARRAY), NORMAL=gltf.array(normals[vertex], **ARRAY),
-                      TEXCOORD_0=gltf.array(uv, **ARRAY), JOINTS_0=gltf.array(bones, **ARRAY),
-                      WEIGHTS_0=gltf.array(w, **ARRAY))
+    attributes = dict(POSITION=gltf.array(rest[vertex], ends=True, **ARRAY),
+                      NORMAL=gltf.array(normals[vertex], **ARRAY), TEXCOORD_0=gltf.array(uv, **ARRAY),
+                      JOINTS_0=gltf.array(bones, **ARRAY), WEIGHTS_0=gltf.array(w, **ARRAY))
     targets = [dict(POSITION=gltf.array(moves[vertex, :, e].contiguous(), ends=True, **ARRAY))
                for e in range(moves.shape[-1])]
     indices = gltf.array(faces.reshape(-1).numpy().astype('<u4'), **INDEX)
@@ -174,14 +175,15 @@ def _mesh(gltf, head, rest, moves):
     primitive['targets'] = targets
     return mesh | dict(weights=[0.]*len(targets), extras=dict(targetNames=list(head.expression_names)))
 
-# %% ../../nbs/drive/08a_rig.ipynb #173bc8d2
+# %% ../../nbs/drive/08a_rig.ipynb #10518d55
 def _material(gltf, image):
     "A matt, unlit material with a picture; its index"
     view = gltf.blob(image)
     colour = dict(baseColorTexture=dict(index=0), metallicFactor=0., roughnessFactor=1.)
-    gltf.head |= dict(images=[dict(bufferView=view, mimeType='image/png')], samplers=[dict(wrapS=33071, wrapT=33071)],
-                      textures=[dict(source=0, sampler=0)], extensionsUsed=['KHR_materials_unlit'],
-                      materials=[dict(name='skin', pbrMetallicRoughness=colour, extensions=dict(KHR_materials_unlit={}))])
+    skin = dict(name='skin', pbrMetallicRoughness=colour, extensions=dict(KHR_materials_unlit={}))
+    gltf.head |= dict(images=[dict(bufferView=view, mimeType='image/png')], materials=[skin],
+                      samplers=[dict(wrapS=33071, wrapT=33071)], textures=[dict(source=0, sampler=0)],
+                      extensionsUsed=['KHR_materials_unlit'])
     return 0
 
 # %% ../../nbs/drive/08a_rig.ipynb #ca338653

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAGIC', 'HEADER', 'SPAN', 'fractional_bits', 'write_spz', 'read_spz']
 
-# %% ../../nbs/drive/07b_spz.ipynb #177eefd6
+# %% ../../nbs/drive/07b_spz.ipynb #3b8be8f0
 import gzip, struct, zlib
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..core import UserError, atomic_path
-from .quantize import (ROOT_HALF, for_file, from_levels, from_smallest_three, morton_order,
-                                           smallest_three, to_levels)
+from .quantize import (ROOT_HALF, for_file, from_levels, from_smallest_three,
+                                           morton_order, smallest_three, to_levels)
 from ..splat.gaussians import WorldGaussians
 from ..splat.ply import Y0
 

@@ -62,7 +62,7 @@ def resting(
                         pose=torch.cat([mean(c.pose[:, :3]), c.pose[shut, 3:]]), neck=mean(c.neck),
                         eyes=mean(c.eyes), translation=c.translation.mean(0))
 
-# %% ../../nbs/drive/01c_transfer.ipynb #b02fd60a
+# %% ../../nbs/drive/01c_transfer.ipynb #cbfba8c9
 def borrowed(
     codes: HeadCodes,             # T, of somebody
     head: HeadModel,              # that they belong to
@@ -74,8 +74,10 @@ def borrowed(
     c = codes.expand(*codes.batch)
     r = resting(c, head) if rest is None else rest
     if shoulders: return Motion.from_codes(c, head, r, fps)
-    whole = lambda x: x.replace(neck=compose(x.pose[..., :3], x.neck), translation=torch.zeros_like(x.translation),
-                                pose=torch.cat([torch.zeros_like(x.pose[..., :3]), x.pose[..., 3:]], -1))
+    def whole(x):
+        root, jaw = x.pose.split(3, -1)
+        return x.replace(neck=compose(root, x.neck), translation=torch.zeros_like(x.translation),
+                         pose=torch.cat([torch.zeros_like(root), jaw], -1))
     return Motion.from_codes(whole(c), head, whole(r), fps)
 
 # %% ../../nbs/drive/01c_transfer.ipynb #ec8cdff6
@@ -187,7 +189,7 @@ def _fit(head, goal, vertex, weight, steps, eps=1e-3):
         x, jaw = x + dx, jaw + djaw
     return x, jaw
 
-# %% ../../nbs/drive/01c_transfer.ipynb #96d409d4
+# %% ../../nbs/drive/01c_transfer.ipynb #4240eb73
 def retarget(
     motion: Motion,                        # on the source
     source: HeadModel, target: HeadModel,  # with landmarks
@@ -199,6 +201,7 @@ def retarget(
     m = matched(source, target) if match is None else match
     goal, _ = _goal(motion, source, target, m)
     with torch.no_grad(): x, jaw = _fit(target, goal, m.vertex, weight, steps)
-    turns = {k: (getattr(motion, k).unflatten(-1, (-1, 3)) @ m.R.mT).flatten(-2) for k in ('neck', 'eyes', 'rotation')}
+    turned = lambda x: (x.unflatten(-1, (-1, 3)) @ m.R.mT).flatten(-2)
+    turns = {k: turned(getattr(motion, k)) for k in ('neck', 'eyes', 'rotation')}
     return replace(motion, expression=x, names=tuple(target.expression_names), jaw=jaw, head=target.id,
                    translation=m.s*motion.translation @ m.R.mT, **turns)

@@ -17,7 +17,7 @@ from ..core import UserError
 from .montage import smoothed
 from .motion import Motion, both, from_curves
 
-# %% ../../nbs/drive/01d_voice.ipynb #b65bff4d
+# %% ../../nbs/drive/01d_voice.ipynb #a50f64f6
 WIDTHS = {1: 'u1', 2: '<i2', 3: None, 4: '<i4'}  # bytes of a sample; three have no type of their own
 
 def read_wav(
@@ -39,6 +39,7 @@ def read_wav(
     x = _samples(data[:len(data)//(channels*width)*channels*width], width)
     return x.reshape(-1, channels).mean(1), rate
 
+# %% ../../nbs/drive/01d_voice.ipynb #0a405f4b
 def _samples(data, width):
     "Bytes as numbers in -1..1"
     if width == 3:
@@ -47,7 +48,7 @@ def _samples(data, width):
     x = np.frombuffer(data, WIDTHS[width]).astype(np.float64)
     return x/128 - 1 if width == 1 else x/2.**(8*width - 1)
 
-# %% ../../nbs/drive/01d_voice.ipynb #85625360
+# %% ../../nbs/drive/01d_voice.ipynb #47a98958
 def windows(
     sound: np.ndarray,  # (n,)
     rate: int,          # samples per second
@@ -60,6 +61,7 @@ def windows(
     padded = np.pad(sound, (w//2, w))
     return sliding_window_view(padded, w)[(np.arange(T)*rate/fps).round().astype(int)]
 
+# %% ../../nbs/drive/01d_voice.ipynb #429084cb
 def loudness(
     around: np.ndarray,  # (T,w)
 ) -> np.ndarray:         # (T,) in 0..1
@@ -89,7 +91,7 @@ def formants(
         out[t, :len(f)] = f
     return out
 
-# %% ../../nbs/drive/01d_voice.ipynb #87ac0cf8
+# %% ../../nbs/drive/01d_voice.ipynb #cb6e5afe
 def mouth(
     around: np.ndarray,  # (T,w)
     rate: int,
@@ -103,9 +105,10 @@ def mouth(
     t = lambda x: torch.from_numpy(np.ascontiguousarray(x)).float()
     return {'jawOpen': t(talk*(.12 + .38*opened)), 'mouthPucker': t(.7*talk*np.clip(1 - 3*spread, 0, 1)),
             'mouthFunnel': t(.35*talk*np.clip(1 - 3*spread, 0, 1)*opened),
-            **both(mouthStretch=t(.4*talk*np.clip(2*spread - 1, 0, 1)), mouthLowerDown=t(.25*talk*opened),
-                   mouthUpperUp=t(.1*talk*opened))}
+            **both(mouthStretch=t(.4*talk*np.clip(2*spread - 1, 0, 1)),
+                   mouthLowerDown=t(.25*talk*opened), mouthUpperUp=t(.1*talk*opened))}
 
+# %% ../../nbs/drive/01d_voice.ipynb #d02cf521
 def from_wav(
     path: str|Path,       # .wav
     fps: float = 25.,
