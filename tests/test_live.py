@@ -150,3 +150,11 @@ def test_the_notebook_goes_on():
     assert live.newest.missed == 0 and shown[-1].jaw[0, 0] > .03
     live.stop()
     assert live.latency().keys() == {'waited', 'detect', 'fit', 'show', 'total'}
+
+
+def test_straight_ahead():
+    "Where the camera is ahead of the body, how the head was held at rest is shown, and the neck's joint stays"
+    askew = torch.tensor([.05, .3, -.1])
+    perform = met(shape(6), torch.cat([askew, torch.zeros(3)]), ahead=True)
+    m = settled(perform, head.codes().replace(shape=shape(6), pose=torch.cat([askew, torch.zeros(3)])))
+    assert (m.neck[0] - askew).norm() < .05 and m.translation.norm() < .004 and m.expression.abs().max() < .05

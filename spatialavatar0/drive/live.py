@@ -162,7 +162,7 @@ def instant(
         x = x - torch.linalg.solve(A + A1 + torch.diag(pull), b)
     return x
 
-# %% ../../nbs/drive/09_live.ipynb #b81268c7
+# %% ../../nbs/drive/09_live.ipynb #e2ff9f07
 class Performer:
     "What a face does, picture by picture, as changes from its own rest"
     def __init__(
@@ -171,10 +171,11 @@ class Performer:
         width: int, height: int,   # of the pictures, pixels
         fov: float = 55.,          # of the pictures' longer side, degrees: a first guess
         settle: float = 1.,        # seconds in which the rest is taken
+        ahead: bool = False,       # the camera is straight ahead: turns count from it, not from the rest
         prior: Prior = Prior(noise=.05),
         steady=None,               # `OneEuro`, or another function of numbers and seconds
     ):
-        self.head, self.whole, self.prior, self.settle = head, Rig(head), prior, settle
+        self.head, self.whole, self.prior, self.settle, self.ahead = head, Rig(head), prior, settle, ahead
         f = max(width, height)/2/math.tan(math.radians(fov)/2)
         self.K = torch.tensor([[f, 0, width/2], [0, f, height/2], [0, 0, 1]], dtype=torch.float64)
         self.camera = torch.diag(torch.tensor([1., -1, -1, 1], dtype=torch.float64))
@@ -188,7 +189,7 @@ class Performer:
         return Views(torch.arange(M), xy, self.K.expand(M, 3, 3), self.camera.expand(M, 4, 4),
                      self.whole.energy.noise(xy), weigh(xy))
 
-# %% ../../nbs/drive/09_live.ipynb #33184b65
+# %% ../../nbs/drive/09_live.ipynb #845af9ce
 @patch
 def meet(self: Performer, keys: int = 8):
     "Who is this, and what is their rest?"
@@ -199,6 +200,9 @@ def meet(self: Performer, keys: int = 8):
     self.rig, self.rest = of_shape(self.whole, self.shape), own.median(0).values
     joints = self.head.joints(self.head.codes().replace(shape=self.shape.to(self.head.v_template)))
     self.arm = (joints[1] - joints[0]).double()
+    if self.ahead:
+        self.rest[3:6] += (axis_angle_to_matrix(self.rest[:3]) - torch.eye(3).double()) @ self.arm
+        self.rest[:3] = 0
 
 @patch
 def __call__(self: Performer,
