@@ -43,7 +43,7 @@ SWITCHES = {
     'full': Switch(True, True, ((.275, .978), (.081, .951), (.081, .951)))}
 TASKS = 'novel view', 'self', 'cross'
 
-# %% ../../nbs/bench/06_edit.ipynb #f1f29c4d
+# %% ../../nbs/bench/06_edit.ipynb #cbd924d8
 @dataclass(frozen=True)
 class Plan:
     "The size of a bench"
@@ -66,15 +66,17 @@ def arc(avatar: Avatar, plan: Plan) -> tuple[list[Camera], list[Camera]]:
     held = set(range(1, n, 3))
     return [c for i, c in enumerate(all_) if i not in held], [all_[i] for i in sorted(held)]
 
+# %% ../../nbs/bench/06_edit.ipynb #726b5a71
 def motion(avatar: Avatar, name: str, frames: int) -> list[HeadCodes]:
     "So many instants of a preset"
     codes = preset(name).codes(avatar)
     at = torch.linspace(0, len(codes.expression) - 1, frames + 2).round().long()[1:-1]
     n, row = len(codes.expression), lambda x, i: x[i] if x.ndim > 1 else x
-    return [codes.replace(**{k: row(getattr(codes, k), i) for k in ('expression', 'pose', 'neck', 'eyes', 'translation')},
+    return [codes.replace(**{k: row(getattr(codes, k), i) for k in ('expression', 'pose', 'neck',
+            'eyes', 'translation')},
                           shape=avatar.shape) for i in at.tolist()]
 
-# %% ../../nbs/bench/06_edit.ipynb #27546c46
+# %% ../../nbs/bench/06_edit.ipynb #c78725df
 @torch.no_grad()
 def film(
     avatar: Avatar,
@@ -88,6 +90,7 @@ def film(
         return Frame(image.clamp(0, 1), alpha, cameras[k], codes[t], t, str(k))
     return [[frame(t, k) for t in range(len(codes))] for k in range(len(cameras))]
 
+# %% ../../nbs/bench/06_edit.ipynb #dbaa003b
 def tasks(
     avatar: Avatar,
     plan: Plan,
@@ -96,11 +99,12 @@ def tasks(
     "What is shown to the loop, and what it is asked"
     seen, held = arc(avatar, plan)
     training, speech = motion(avatar, 'smile', plan.frames), motion(avatar, 'speech', plan.frames)
-    foreign = motion(avatar, 'brows', plan.frames) if other is None else [c.replace(shape=avatar.shape) for c in other]
+    foreign = motion(avatar, 'brows',
+                     plan.frames) if other is None else [c.replace(shape=avatar.shape) for c in other]
     return {'training': film(avatar, training, seen), 'novel view': film(avatar, training, held),
             'self': film(avatar, speech, seen), 'cross': film(avatar, foreign, seen)}
 
-# %% ../../nbs/bench/06_edit.ipynb #a3f8d8c5
+# %% ../../nbs/bench/06_edit.ipynb #40915959
 class Row(NamedTuple):
     "Scores of one variant on one task; NaN where they cannot be had"
     variant: str
@@ -123,18 +127,20 @@ def grade(
     "Means over the sequences of a task"
     rows = []
     for frames in films:
-        shown, was = ([as_view(f, before)[0] for f in film(a, [f.codes for f in frames], [frames[0].camera])[0]]
+        shown, was = ([as_view(f, before)[0] for f in film(a, [f.codes for f in frames],
+                [frames[0].camera])[0]]
                       for a in (edited, before))
         draw = torch.Generator().manual_seed(0)
         true = [edit_picture(editor, f.image, *as_view(f, before), draw) for f in frames]
         scores = [math.nan]*3 if clip is None else clip_scores(
             clip.of_images(was), clip.of_images(shown),
             clip.of_texts([words, editor.caption()]))
-        rows.append([*scores, warped_frame_error(edited, shown, [f.codes for f in frames], [f.camera for f in frames]),
+        rows.append([*scores, warped_frame_error(edited, shown, [f.codes for f in frames], [f.camera
+                for f in frames]),
                      sum(psnr(x, y) for x, y in zip(shown, true))/len(shown)])
     return Row(variant, task, *torch.tensor(rows).nanmean(0).tolist())
 
-# %% ../../nbs/bench/06_edit.ipynb #52985337
+# %% ../../nbs/bench/06_edit.ipynb #9be58b3c
 def bench_edit(
     avatar: Avatar|None = None,   # a made-up person where not given
     plan: Plan = SMALL,
@@ -152,10 +158,13 @@ def bench_edit(
     for name in names:
         s = SWITCHES[name]
         settings = Settings(iterations=plan.iterations, wabe='gate' if s.wabe else '', seed=plan.seed)
-        after = edit(avatar, training, editor, settings, adversary=Adversary(seed=plan.seed) if s.adversary else None)
-        rows += [grade(name, t, after, avatar, asked[t], editor, clip, plan.words)._asdict() for t in TASKS]
+        rival = Adversary(seed=plan.seed) if s.adversary else None
+        after = edit(avatar, training, editor, settings, adversary=rival)
+        rows += [grade(name, t, after, avatar, asked[t], editor, clip, plan.words)._asdict()
+                 for t in TASKS]
     return dict(about=about(0), plan=vars(plan), rows=rows)
 
+# %% ../../nbs/bench/06_edit.ipynb #57b207fa
 def table(result: dict) -> str:
     "A markdown table; the paper's columns stand apart"
     show = lambda x, digits=3: '–' if x != x else f'{x:.{digits}f}'
@@ -163,7 +172,9 @@ def table(result: dict) -> str:
     for r in result['rows']:
         paper = SWITCHES[r['variant']].paper[TASKS.index(r['task'])]
         ours = [show(r[k]) for k in ('clip_s', 'clip_c_direction', 'clip_c_frame')]
-        lines.append([r['variant'], r['task'], *ours, show(r['warped_frame_error'], 4), show(r['psnr_to_edit'], 2),
+        lines.append([r['variant'], r['task'], *ours, show(r['warped_frame_error'], 4),
+                      show(r['psnr_to_edit'], 2),
                       *(f'{x:.3f}' for x in paper)])
-    return markdown(('variant', 'task', 'CLIP-S', 'CLIP-C direction', 'CLIP-C frame', 'warped frame error (not CLIP)',
+    return markdown(('variant', 'task', 'CLIP-S', 'CLIP-C direction', 'CLIP-C frame',
+                     'warped frame error (not CLIP)',
                      'PSNR to the edit, dB', 'paper: CLIP-S', 'paper: CLIP-C'), lines)

@@ -51,7 +51,7 @@ def fooling_loss(
     "L_G: -mean log D(fake)"
     return -logsigmoid(fake).mean()
 
-# %% ../../nbs/edit/05_adversary.ipynb #4bc20072
+# %% ../../nbs/edit/05_adversary.ipynb #6b6544bd
 class Adversary:
     "Conditional adversarial learning: D and its step"
     def __init__(self,
@@ -59,18 +59,21 @@ class Adversary:
                  weight: float = .01,  # of both losses
                  rate: float = 1e-4,   # of D
                  seed: int = 0):
-        if pair not in ('same', 'adjacent'): raise ValueError(f"pair: got {pair!r}, want 'same' or 'adjacent'")
+        if pair not in ('same', 'adjacent'):
+            raise ValueError(f"pair: got {pair!r}, want 'same' or 'adjacent'")
         self.pair, self.weight, self.network = pair, weight, Discriminator(seed)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=rate, betas=(.5, .999))
         for p in self.network.parameters():
-            self.adam.state[p] = dict(step=torch.zeros(()), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+            self.adam.state[p] = dict(step=torch.zeros(()), exp_avg=torch.zeros_like(p),
+                                      exp_avg_sq=torch.zeros_like(p))
 
     def tensors(self) -> dict[str, Tensor]:
         "All that changes, by name: parameters, and Adam's numbers"
         named = dict(self.network.named_parameters())
-        return named | {f'adam.{n}.{k}': x for n, p in named.items() for k, x in self.adam.state[p].items()}
+        return named | {f'adam.{n}.{k}': x for n, p in named.items() for k,
+                        x in self.adam.state[p].items()}
 
-# %% ../../nbs/edit/05_adversary.ipynb #fe5aa050
+# %% ../../nbs/edit/05_adversary.ipynb #f78f2077
 @patch
 def condition(self: Adversary,
               edited: Tensor,          # (H,W,3)
@@ -90,7 +93,8 @@ def generator_loss(self: Adversary,
     "What the avatar loses to D, which is held fixed"
     self._follow(render)
     fixed = {n: p.detach() for n, p in self.network.named_parameters()}
-    fake = torch.func.functional_call(self.network, fixed, paired(self.condition(edited, neighbour), render))
+    fake = torch.func.functional_call(self.network, fixed, paired(self.condition(edited, neighbour),
+            render))
     return self.weight*fooling_loss(fake)
 
 @patch
@@ -101,7 +105,7 @@ def update(self: Adversary, edited: Tensor, render: Tensor, neighbour: Tensor|No
     self.adam.zero_grad(); (self.weight*loss).backward(); self.adam.step()
     return loss.item()
 
-# %% ../../nbs/edit/05_adversary.ipynb #6fd751c1
+# %% ../../nbs/edit/05_adversary.ipynb #fb0057c4
 @patch
 def _follow(self: Adversary, x: Tensor):
     "To the device of the pictures, where it is not there yet"
@@ -111,7 +115,8 @@ def _follow(self: Adversary, x: Tensor):
         for k in ('exp_avg', 'exp_avg_sq'): state[k] = state[k].to(x.device)
 
 @patch
-def state_dict(self: Adversary) -> dict: return {k: x.detach().clone() for k, x in self.tensors().items()}
+def state_dict(self: Adversary) -> dict: return {k: x.detach().clone() for k,
+                                                 x in self.tensors().items()}
 
 @patch
 def load_state_dict(self: Adversary, state: dict):

@@ -63,7 +63,7 @@ def clip_scores(
     return ClipScores(mean_of(cosine(d, (t[1] - t[0]).expand_as(d))), mean_of(cosine(d[:-1], d[1:])),
                       mean_of(cosine(e[:-1], e[1:])))
 
-# %% ../../nbs/edit/07_clip.ipynb #ef096b11
+# %% ../../nbs/edit/07_clip.ipynb #b8df4d4a
 MEAN, DEVIATION = (.48145466, .4578275, .40821073), (.26862954, .26130258, .27577711)
 LARGE = 'openai/clip-vit-large-patch14'
 
@@ -83,13 +83,15 @@ def load_clip(
     local = Path(path).is_dir()
     try:
         model = CLIPModel.from_pretrained(path, use_safetensors=True, local_files_only=local)
-        return Clip(model.eval().to(pick_device(device)), CLIPTokenizer.from_pretrained(path, local_files_only=local))
+        return Clip(model.eval().to(pick_device(device)), CLIPTokenizer.from_pretrained(path,
+                local_files_only=local))
     except Exception as e:
         why = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise UserError(f'no CLIP weights are to be had here ({why})', path, 'on a machine with a network: '
+        raise UserError(f'no CLIP weights are to be had here ({why})', path,
+                        'on a machine with a network: '
                         f'hf download {LARGE} --local-dir FOLDER, and name that FOLDER here') from None
 
-# %% ../../nbs/edit/07_clip.ipynb #2c65f241
+# %% ../../nbs/edit/07_clip.ipynb #c390cb88
 @patch
 @torch.no_grad()
 def of_images(self: Clip,
@@ -107,7 +109,8 @@ def of_texts(self: Clip,
              texts: Sequence[str],  # n
 ) -> Tensor:                        # (n,D) of unit length
     "Embeddings of sentences"
-    tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=77, return_tensors='pt')
+    tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=77,
+                            return_tensors='pt')
     return _unit(self.model.get_text_features(**tokens.to(self.model.device)))
 
 def _unit(x):
@@ -121,10 +124,11 @@ def middle_square(
     "Shorter side to `size`, then the middle"
     H, W = image.shape[:2]; k = size/min(H, W)
     h, w = max(size, round(H*k)), max(size, round(W*k))
-    x = interpolate(image.movedim(-1, 0)[None].float(), (h, w), mode='bicubic', antialias=True, align_corners=False)
+    x = interpolate(image.movedim(-1, 0)[None].float(), (h, w), mode='bicubic', antialias=True,
+                    align_corners=False)
     return x[0, :, (h - size)//2:(h - size)//2 + size, (w - size)//2:(w - size)//2 + size].clamp(0, 1)
 
-# %% ../../nbs/edit/07_clip.ipynb #99157ea4
+# %% ../../nbs/edit/07_clip.ipynb #05884aec
 def random_clip(seed: int = 0) -> Clip:
     "CLIP in miniature, with random weights; needs transformers, and no network"
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
@@ -133,10 +137,11 @@ def random_clip(seed: int = 0) -> Clip:
         text, tokenizer = random_text()
         small = dict(hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4)
         vision = CLIPVisionConfig(image_size=32, patch_size=8, projection_dim=16, **small)
-        config = CLIPConfig(text_config=text.config.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+        config = CLIPConfig(text_config=text.config.to_dict(), vision_config=vision.to_dict(),
+                            projection_dim=16)
         return Clip(CLIPModel(config).eval(), tokenizer)
 
-# %% ../../nbs/edit/07_clip.ipynb #ba25f3d1
+# %% ../../nbs/edit/07_clip.ipynb #fbd508c1
 def score_edit(
     clip: Clip,
     originals: Sequence[Tensor],  # n of (H,W,3), in their order
@@ -145,7 +150,8 @@ def score_edit(
     edited_words: str,            # for the edits
 ) -> ClipScores:
     "CLIP-S and both CLIP-C's of a sequence"
-    return clip_scores(clip.of_images(originals), clip.of_images(edits), clip.of_texts([words, edited_words]))
+    return clip_scores(clip.of_images(originals), clip.of_images(edits), clip.of_texts([words,
+            edited_words]))
 
 # %% ../../nbs/edit/07_clip.ipynb #d89c4ed7
 def seen_points(

@@ -18,28 +18,35 @@ from torch.nn.functional import interpolate, pad
 
 from ..core import UserError, check_shape, pick_device
 
-# %% ../../nbs/edit/06_diffusers.ipynb #58394038
+# %% ../../nbs/edit/06_diffusers.ipynb #13162f4a
 def random_pipeline(
     seed: int = 0,
 ):  # -> `StableDiffusionInstructPix2PixPipeline`
     "InstructPix2Pix in miniature, with random weights; needs diffusers and transformers, and no network"
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import StableDiffusionInstructPix2PixPipeline
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
-            block_out_channels=(32, 64), layers_per_block=1, sample_size=32, in_channels=8, out_channels=4,
+            block_out_channels=(32, 64), layers_per_block=1, sample_size=32, in_channels=8,
+                                    out_channels=4,
             down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
-            up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'), cross_attention_dim=32, attention_head_dim=8)
-        vae = AutoencoderKL(block_out_channels=[32, 64], in_channels=3, out_channels=3, latent_channels=4,
-                            down_block_types=['DownEncoderBlock2D']*2, up_block_types=['UpDecoderBlock2D']*2)
+            up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'), cross_attention_dim=32,
+                                    attention_head_dim=8)
+        vae = AutoencoderKL(block_out_channels=[32, 64], in_channels=3, out_channels=3,
+                            latent_channels=4,
+                            down_block_types=['DownEncoderBlock2D']*2,
+                            up_block_types=['UpDecoderBlock2D']*2)
         text, tokenizer = random_text()
-    scheduler = DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear', clip_sample=False,
+    scheduler = DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear',
+                              clip_sample=False,
                               set_alpha_to_one=False, steps_offset=1)
     return StableDiffusionInstructPix2PixPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler, safety_checker=None,
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+                                                  safety_checker=None,
         feature_extractor=None, requires_safety_checker=False)
 
-# %% ../../nbs/edit/06_diffusers.ipynb #9feeb1b9
+# %% ../../nbs/edit/06_diffusers.ipynb #c14ddd32
 def random_text():
     "A text encoder and a tokenizer that spells"
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -47,12 +54,13 @@ def random_text():
     words = ['<|startoftext|>', '<|endoftext|>', *letters, *(c + '</w>' for c in letters)]
     tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
     tokenizer.model_max_length = 77
-    config = CLIPTextConfig(vocab_size=len(words), hidden_size=32, intermediate_size=37, num_hidden_layers=2,
+    config = CLIPTextConfig(vocab_size=len(words), hidden_size=32, intermediate_size=37,
+                            num_hidden_layers=2,
                             num_attention_heads=4, max_position_embeddings=77, projection_dim=16,
                             bos_token_id=0, eos_token_id=1, pad_token_id=1)
     return CLIPTextModel(config).eval(), tokenizer
 
-# %% ../../nbs/edit/06_diffusers.ipynb #78d0b293
+# %% ../../nbs/edit/06_diffusers.ipynb #6ff22453
 WEIGHTS = 'timbrooks/instruct-pix2pix'
 HOW = (f'on a machine with a network: hf download {WEIGHTS} --local-dir FOLDER '
        '(several GB), and name that FOLDER here')
@@ -64,7 +72,8 @@ def load_pipeline(
     "InstructPix2Pix with its weights; raises `UserError`, saying how to get them, where there are none"
     try: from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
     except ImportError:
-        raise UserError('InstructPix2Pix needs diffusers', remedy='pip install "spatialavatar0[edit]"') from None
+        raise UserError('InstructPix2Pix needs diffusers',
+                        remedy='pip install "spatialavatar0[edit]"') from None
     device = pick_device(device)
     half = torch.float16 if device.type == 'cuda' else torch.float32
     try:
@@ -73,7 +82,8 @@ def load_pipeline(
             local_files_only=Path(path).is_dir())
     except Exception as e:  # of the hub, the network, or a damaged folder: all have their own
         why = str(e).strip().splitlines()[:1] or [type(e).__name__]
-        raise UserError(f'no weights of InstructPix2Pix are to be had here ({why[0]})', path, HOW) from None
+        raise UserError(f'no weights of InstructPix2Pix are to be had here ({why[0]})', path,
+                        HOW) from None
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     return pipe.to(device)
 

@@ -196,7 +196,7 @@ def paint(self: Paint,
         rgb = coat(rgb, weights[..., k:k + len(layers)], layers, typicals); k += len(layers)
     return rgb
 
-# %% ../../nbs/edit/04a_paint.ipynb #8064b916
+# %% ../../nbs/edit/04a_paint.ipynb #67ea510b
 @patch
 def __call__(self: Paint,
              render: Tensor,         # (H,W,3) of the avatar as it is by now
@@ -234,11 +234,14 @@ def bake(self: Paint,
     "Paint the Gaussians themselves; a `finish` is a matter of pictures, and is left out"
     known = self.prepare(avatar); g = known.shaped.gaussians
     colour = self.paint(g.colour.detach().clamp(0, 1), known.weights, known.was)
-    return replace(known.shaped, gaussians=replace(g, colour=colour), made={**avatar.made, 'paint': self.name})
+    return replace(known.shaped, gaussians=replace(g, colour=colour), made={**avatar.made,
+            'paint': self.name})
 
-# %% ../../nbs/edit/04a_paint.ipynb #4c91e732
-ROWS = ((105, 66, 107, 9, 336, 296, 334), (104, 69, 108, 151, 337, 299, 333), (103, 67, 109, 10, 338, 297, 332))
-FOLDS = ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432), (212, 202), (432, 422), (55, 107), (285, 336),
+# %% ../../nbs/edit/04a_paint.ipynb #c5ac385b
+ROWS = ((105, 66, 107, 9, 336, 296, 334), (104, 69, 108, 151, 337, 299, 333), (103, 67, 109, 10, 338,
+        297, 332))
+FOLDS = ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432), (212, 202), (432, 422), (55, 107), (285,
+        336),
          (31, 228, 229, 230, 231), (261, 448, 449, 450, 451), (226, 156), (226, 143), (31, 111),
          (446, 383), (446, 372), (261, 340))  # landmarks along which skin folds
 

@@ -7,40 +7,52 @@ __all__ = ['COLOURS', 'REGIONS', 'STRENGTHS', 'COMPARATIVES', 'SHADES', 'USUAL',
            'AGES', 'FILLERS', 'FACEPAINT', 'PAIRS', 'EVERY', 'RULES', 'KNOWN', 'HELP', 'OTHER', 'clauses', 'Meaning',
            'shaded', 'of_region', 'of_material', 'of_style', 'of_pattern', 'of_age', 'parse']
 
-# %% ../../nbs/edit/04b_prompts.ipynb #b2000451
+# %% ../../nbs/edit/04b_prompts.ipynb #bbd47709
 import re
 from typing import NamedTuple
 
 from ..core import UserError
-from .paint import (Layer, Paint, dots, dye, furrowed, gloss, grade, half, hatch, material, pencil,
+from .paint import (Layer, Paint, dots, dye, furrowed, gloss, grade, half, hatch,
+                                       material, pencil,
                                        shadow, stripes, wrinkles)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #fcde9b75
+# %% ../../nbs/edit/04b_prompts.ipynb #3b4c6f1b
 COLOURS = dict(
-    silver='#c9ced6', grey='#8e9196', gray='#8e9196', white='#f4f2ee', black='#1c1a1b', platinum='#e6dcc3',
-    blonde='#d9b878', blond='#d9b878', golden='#d3a545', brown='#5b3a24', brunette='#4a2f20', chestnut='#6b3a22',
-    auburn='#6e2c1d', ginger='#b5562a', copper='#b5562a', hazel='#8a6a3a', amber='#a8741f', red='#b3132b',
+    silver='#b4b9c0', grey='#8e9196', gray='#8e9196', white='#f4f2ee', black='#1c1a1b',
+               platinum='#e6dcc3',
+    blonde='#d9b878', blond='#d9b878', golden='#d3a545', brown='#5b3a24', brunette='#4a2f20',
+               chestnut='#6b3a22',
+    auburn='#6e2c1d', ginger='#b5562a', copper='#b5562a', hazel='#8a6a3a', amber='#a8741f',
+               red='#b3132b',
     crimson='#a0102a', pink='#ef7fb1', rose='#d4667c', coral='#e8655a', nude='#c08a78', purple='#6f3aa8',
-    violet='#6f3aa8', plum='#5d2348', blue='#2f62c9', navy='#1d2c5e', turquoise='#2bb5b8', teal='#1f8a8a',
+    violet='#6f3aa8', plum='#5d2348', blue='#2f62c9', navy='#1d2c5e', turquoise='#2bb5b8',
+               teal='#1f8a8a',
     green='#2f9a55', emerald='#128a56', yellow='#f0c929', orange='#ef7a1a', beige='#d8c3a5')
 REGIONS = dict(
-    hair='hair', lips='lips', lip='lips', lipstick='lips', mouth='lips', brows='brows', eyebrows='brows', brow='brows',
-    eyes='irises', eye='irises', irises='irises', iris='irises', lids='lids', eyelids='lids', eyeshadow='lids',
-    teeth='teeth', skin='skin', face='skin', complexion='skin', cheeks='cheeks', blush='cheeks', clothes='clothes',
+    hair='hair', lips='lips', lip='lips', lipstick='lips', mouth='lips', brows='brows',
+               eyebrows='brows', brow='brows',
+    eyes='irises', eye='irises', irises='irises', iris='irises', lids='lids', eyelids='lids',
+               eyeshadow='lids',
+    teeth='teeth', skin='skin', face='skin', complexion='skin', cheeks='cheeks', blush='cheeks',
+               clothes='clothes',
     shirt='clothes', jacket='clothes', sweater='clothes')  # word: region
 STRENGTHS = dict(lips=.85, lids=.7, cheeks=.45, skin=.9, brows=.9, teeth=.8)  # of a dye; fully elsewhere
 
-# %% ../../nbs/edit/04b_prompts.ipynb #3fed43f2
+# %% ../../nbs/edit/04b_prompts.ipynb #d0376129
 COMPARATIVES = dict(
-    darker=(.78, 1.), lighter=(1.15, .95), brighter=(1.12, 1.1), paler=(1.12, .75), pale=(1.12, .75), fair=(1.12, .8),
-    tan=(.86, 1.2, .004, .018), tanned=(.86, 1.2, .004, .018), whiter=(1.12, .35), redder=(1., 1.1, .035, .01),
-    rosy=(1., 1.1, .03, .0), rosier=(1., 1.1, .03, .0), warmer=(1., 1., .012, .02), cooler=(1., 1., -.008, -.025),
+    darker=(.78, 1.), lighter=(1.15, .95), brighter=(1.12, 1.1), paler=(1.12, .75), pale=(1.12, .75),
+                    fair=(1.12, .8),
+    tan=(.86, 1.2, .004, .018), tanned=(.86, 1.2, .004, .018), whiter=(1.12, .35), redder=(1., 1.1,
+            .035, .01),
+    rosy=(1., 1.1, .03, .0), rosier=(1., 1.1, .03, .0), warmer=(1., 1., .012, .02), cooler=(1., 1.,
+            -.008, -.025),
     duller=(1., .5), softer=(1.04, .8))  # factors of lightness and chroma, shifts towards red and yellow
-SHADES = dict(dark=(.65, 1.), deep=(.75, 1.1), light=(1.2, .8), bright=(1.12, 1.2))  # of a colour that follows
+# of a colour that follows
+SHADES = dict(dark=(.65, 1.), deep=(.75, 1.1), light=(1.2, .8), bright=(1.12, 1.2))
 USUAL = dict(lipstick='red', blush='rose', eyeshadow='violet')  # the colour, where none is named
 OF_SKIN = {'tan', 'tanned', 'pale', 'paler', 'fair', 'rosy', 'rosier'}  # say what region they mean
 
-# %% ../../nbs/edit/04b_prompts.ipynb #44ee2d5c
+# %% ../../nbs/edit/04b_prompts.ipynb #82118a2a
 MATERIALS = dict(
     bronze=('#140b05', '#4a2a12', '#8c5a2b', '#c99a5b', '#f3dfb0'),
     gold=('#2a1600', '#7a4a00', '#c8901a', '#f0c84f', '#fff3c0'),
@@ -50,18 +62,21 @@ MATERIALS = dict(
     clay=('#3a1a0f', '#7d3f26', '#b5653f', '#d68f66', '#efc0a0'),
     jade=('#0a2418', '#1d5a3d', '#3f936a', '#86c7a1', '#d8f2e2'))
 MATERIALS |= dict(terracotta=MATERIALS['clay'], granite=MATERIALS['stone'], plaster=MATERIALS['marble'])
-STYLES = {'pencil': 'pencil', 'sketch': 'pencil', 'drawing': 'pencil', 'monochrome': 'grey', 'greyscale': 'grey',
+STYLES = {'pencil': 'pencil', 'sketch': 'pencil', 'drawing': 'pencil', 'monochrome': 'grey',
+          'greyscale': 'grey',
           'sepia': 'sepia'}
 PATTERNS = dict(stripes=stripes, striped=stripes, stripe=stripes, dots=dots, dotted=dots, half=half)
 AGES = {'older', 'old', 'elderly', 'aged', 'wrinkles', 'wrinkled', 'wrinkly'}
-FILLERS = set('''make turn give paint dye colour color change let put wear wearing have has get her his their its the
-    a an to into in of on like look looking as if she he they it were was is be him them person somebody someone woman
-    man head statue bust made with some and very little much more slightly natural'''.split())
+FILLERS = set('''make turn give paint dye colour color change let put wear wearing have has get
+    her his their its the a an to into in of on like look looking as if she he they it were was is be him them person somebody
+    someone woman man head statue bust made with some and very little much more slightly natural'''.split())
 FACEPAINT = {'facepaint', 'warpaint', 'paint', 'painted'}
 
-# %% ../../nbs/edit/04b_prompts.ipynb #28310a34
-PAIRS = {'face paint': 'facepaint', 'war paint': 'warpaint', 'black and white': 'monochrome', 'eye shadow': 'eyeshadow',
-         'strawberry blonde': 'ginger', 'salt and pepper': 'grey', 'eye brows': 'eyebrows', 'years older': 'older'}
+# %% ../../nbs/edit/04b_prompts.ipynb #9437c812
+PAIRS = {'face paint': 'facepaint', 'war paint': 'warpaint', 'black and white': 'monochrome',
+         'eye shadow': 'eyeshadow',
+         'strawberry blonde': 'ginger', 'salt and pepper': 'grey', 'eye brows': 'eyebrows',
+         'years older': 'older'}
 
 def clauses(
     prompt: str,
@@ -72,14 +87,15 @@ def clauses(
     cut = re.split(r',|;|:|\.|\band\b|\bwith\b', text)
     found, open_words = [], []
     for part in cut:
-        words = open_words + [w for w in re.findall(r'[a-z0-9#]+', part) if w not in FILLERS and not w.isdigit()]
+        words = open_words + [w for w in re.findall(r'[a-z0-9#]+',
+                                                    part) if w not in FILLERS and not w.isdigit()]
         open_words = words if words and all(w in _HANGING for w in words) else []
         if words and not open_words: found.append(words)
     return found + ([open_words] if open_words else [])
 
 _HANGING = {*COLOURS, *SHADES, *FACEPAINT} | (COMPARATIVES.keys() - OF_SKIN)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #46d479ca
+# %% ../../nbs/edit/04b_prompts.ipynb #46775fde
 class Meaning(NamedTuple):
     "What a clause asks for"
     layers: list   # one coat, in coats
@@ -98,14 +114,17 @@ def of_region(words: list[str]) -> Meaning|None:
     "A colour, or a comparative, and a region"
     region = next((REGIONS[w] for w in words if w in REGIONS), None)
     more = [w for w in words if w in COMPARATIVES]
-    colour = next((w for w in words if w in COLOURS), next((USUAL[w] for w in words if w in USUAL), None))
+    colour = next((w for w in words if w in COLOURS), next((USUAL[w] for w in words if w in USUAL),
+            None))
     if region is None and OF_SKIN & set(words): region = 'skin'
     if region is None or not (colour or more): return None
-    layers = [Layer(region, shaded(words, colour), STRENGTHS.get(region, 1.))] if colour and not more else []
+    layers = [Layer(region, shaded(words, colour), STRENGTHS.get(region,
+            1.))] if colour and not more else []
     layers += [Layer(region, grade(*COMPARATIVES[w][:2], COMPARATIVES[w][2:] or (0., 0.))) for w in more]
     word = next((w for w in words if w in REGIONS), region)
     shades = [w for w in words if w in SHADES]
-    return Meaning([[l] for l in layers], ' '.join([*more, *shades, *([colour] if colour else []), word]))
+    return Meaning([[l] for l in layers], ' '.join([*more, *shades, *([colour] if colour else []),
+                                                    word]))
 
 # %% ../../nbs/edit/04b_prompts.ipynb #f5ddb075
 EVERY = 'hair', 'skin', 'clothes', 'eyes', 'rest'  # what together is everybody
@@ -126,7 +145,7 @@ def of_style(words: list[str]) -> Meaning|None:
     if name != 'pencil': return Meaning([coat], f'a {name} photograph')
     return Meaning([coat, [Layer('all', grade(.8), 1., hatch)]], 'a pencil sketch', finish=pencil)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #c7e28f95
+# %% ../../nbs/edit/04b_prompts.ipynb #1e657a49
 def of_pattern(words: list[str]) -> Meaning|None:
     "Paint on the face: one colour, or two that alternate"
     pattern = next((PATTERNS[w] for w in words if w in PATTERNS), None)
@@ -143,16 +162,19 @@ def of_age(words: list[str]) -> Meaning|None:
     folds = Layer('skin', grade(.62, 1.15, (.012, 0.)), 1., wrinkles)
     grey = [Layer('hair', dye('#b9b7b3'), .6), Layer('brows', dye('#8d8a86'), .5)]
     if {'wrinkles', 'wrinkled', 'wrinkly'} & set(words): grey = []
-    return Meaning([[folds, *grey], [Layer('skin', grade(.98, .9), .6)]], 'an old person', relief=furrowed)
+    return Meaning([[folds, *grey], [Layer('skin', grade(.98, .9), .6)]], 'an old person',
+                   relief=furrowed)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #3df858bc
+# %% ../../nbs/edit/04b_prompts.ipynb #88a5659d
 RULES = of_age, of_material, of_style, of_pattern, of_region
 KNOWN = {*COLOURS, *REGIONS, *COMPARATIVES, *SHADES, *MATERIALS, *STYLES, *PATTERNS, *AGES, *FACEPAINT}
-HELP = ('a colour and a region (silver hair, red lipstick, blue eyes), a comparative (darker brows, tanned skin), '
+HELP = ('a colour and a region (silver hair, red lipstick, blue eyes), '
+        'a comparative (darker brows, tanned skin), '
         'a material (bronze, gold, marble, stone, clay, jade), pencil sketch, sepia, black and white, '
         'face paint with stripes or dots, older')
 OTHER = ('for any other sentence use the editor InstructPix2Pix: pip install "spatialavatar0[edit]", then '
-         'hf download timbrooks/instruct-pix2pix --local-dir FOLDER on a machine with a network, and --editor FOLDER')
+         'hf download timbrooks/instruct-pix2pix --local-dir FOLDER on a machine with a network, '
+         'and --editor FOLDER')
 
 def parse(
     prompt: str,
@@ -174,4 +196,5 @@ def parse(
 
 def _refused(prompt, why):
     "The error for a prompt that cannot be served"
-    return UserError(f'the built-in grammar {why} (prompt {prompt!r})', remedy=f'it knows {HELP}; {OTHER}')
+    return UserError(f'the built-in grammar {why} (prompt {prompt!r})',
+                     remedy=f'it knows {HELP}; {OTHER}')

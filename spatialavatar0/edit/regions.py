@@ -7,7 +7,7 @@ __all__ = ['CONES', 'OPPONENTS', 'INSIDE', 'ODD', 'CHEEKS', 'to_oklab', 'from_ok
            'smooth', 'Cluster', 'cluster', 'may_grow', 'prior', 'close_gaps', 'find_hair', 'find_brows', 'find_cheeks',
            'find_skin', 'find_regions', 'Seen', 'see']
 
-# %% ../../nbs/edit/04_regions.ipynb #3ebe22f2
+# %% ../../nbs/edit/04_regions.ipynb #72f179f4
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from ..camera import Camera
-from ..clip.synthetic import Canvas, eye, hair, lips_and_brows, mouth_and_shirt, skin, smoothstep, traits
+from ..clip.synthetic import (Canvas, eye, hair, lips_and_brows, mouth_and_shirt, skin,
+                                           smoothstep, traits)
 from ..core import check_shape
 from ..head.model import HeadCodes, open_head
 from ..head.uv import UVLayout
@@ -26,11 +27,12 @@ from ..splat.binding import triangle_frames, unbind
 from ..splat.gaussians import Gaussians
 from ..splat.render import render
 
-# %% ../../nbs/edit/04_regions.ipynb #10731f27
+# %% ../../nbs/edit/04_regions.ipynb #8e70d84e
 CONES = torch.tensor([[.4122214708, .5363325363, .0514459929],   # M1: linear sRGB to cones
                       [.2119034982, .6806995451, .1073969566],
                       [.0883024619, .2817188376, .6299787005]], dtype=torch.float64)
-OPPONENTS = torch.tensor([[.2104542553, .7936177850, -.0040720468],  # M2: lightness, green-red, blue-yellow
+# M2: lightness, green-red, blue-yellow
+OPPONENTS = torch.tensor([[.2104542553, .7936177850, -.0040720468],
                           [1.9779984951, -2.4285922050, .4505937099],
                           [.0259040371, .7827717662, -.8086757660]], dtype=torch.float64)
 
@@ -161,7 +163,7 @@ def _levels(head):
     low = float(v[jaw, 1].min()) if jaw.any() else float(v[:, 1].mean())
     return low, float(v[head.parts['lips'], 1].mean()) if 'lips' in head.parts else low + .04
 
-# %% ../../nbs/edit/04_regions.ipynb #bf809857
+# %% ../../nbs/edit/04_regions.ipynb #6eef939e
 def prior(
     avatar: Avatar,
 ) -> tuple[Tensor, Tensor]:  # log-odds of hair (N,), how surely it floats (N,) 0 to 1
@@ -171,7 +173,8 @@ def prior(
     high = layout.points(smoothstep(head.v_template[:, 1:2], mouth, mouth + .04))[:, 0]
     thick, near = lift(avatar), away(layout, 'scalp')
     floats, scalp = smoothstep(thick, .004, .012), on(layout, 'scalp')*high
-    return scalp*(3 + 2*smoothstep(thick, .0005, .004)) + 3*floats - 5*smoothstep(near, .035, .07), floats
+    far = smoothstep(near, .035, .07)
+    return scalp*(3 + 2*smoothstep(thick, .0005, .004)) + 3*floats - 5*far, floats
 
 # %% ../../nbs/edit/04_regions.ipynb #53cea976
 def close_gaps(
@@ -206,7 +209,7 @@ def find_hair(
     w, near = smoothstep(w, .2, .8), smoothstep(away(layout, 'scalp'), .035, .03)
     return torch.maximum(w, close_gaps(layout, w, max(1, layout.size//40))*near*place)
 
-# %% ../../nbs/edit/04_regions.ipynb #90ed20ab
+# %% ../../nbs/edit/04_regions.ipynb #00b765fc
 CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
 
 def find_brows(
@@ -219,7 +222,8 @@ def find_brows(
     for side in ('left_brow', 'right_brow'):
         near = away(layout, side)
         around = L[(near < .012) & (hair < .5)]
-        if len(around): out = out.maximum(smoothstep(around.quantile(.7) - L, .05, .15)*smoothstep(near, .007, .004))
+        if len(around): out = out.maximum(
+            smoothstep(around.quantile(.7) - L, .05, .15)*smoothstep(near, .007, .004))
     return out*(1 - hair)*(1 - on(layout, 'left_eyelids', 'right_eyelids', *INSIDE))
 
 def find_cheeks(
@@ -246,7 +250,7 @@ def find_skin(
     low = smoothstep(bust + on(layout, 'neck'), .1, .6)
     return outside*torch.maximum(face*(1 - low), same), outside*low*(1 - same)
 
-# %% ../../nbs/edit/04_regions.ipynb #62d6be02
+# %% ../../nbs/edit/04_regions.ipynb #5672a3b6
 def find_regions(
     avatar: Avatar,
 ) -> dict[str, Tensor]:  # name -> (N,) 0 to 1
@@ -255,11 +259,13 @@ def find_regions(
     raw = to_oklab(avatar.gaussians.colour.detach().clamp(0, 1))
     colour, hair = smooth(layout, raw, max(1, layout.size//100)), find_hair(avatar)
     parts = dict(lips=on(layout, 'lips'), irises=on(layout, 'left_iris', 'right_iris'),
-                 teeth=on(layout, 'upper_teeth', 'lower_teeth')*(1 - on(layout, 'upper_gum', 'lower_gum')),
+                 teeth=on(layout, 'upper_teeth', 'lower_teeth')*(1 - on(layout, 'upper_gum',
+                         'lower_gum')),
                  eyes=on(layout, 'left_eye', 'right_eye'))
     parts['lips'] = parts['lips']*(1 - on(layout, 'mouth_interior'))
     brows = find_brows(layout, raw[:, 0], hair)
-    skin, clothes = find_skin(layout, colour, (hair + brows + parts['lips'] + parts['eyes']).clamp(max=1))
+    skin, clothes = find_skin(layout, colour,
+                              (hair + brows + parts['lips'] + parts['eyes']).clamp(max=1))
     lids = on(layout, 'left_eyelids', 'right_eyelids')*(1 - hair)*(1 - parts['eyes'])
     found = dict(hair=hair, brows=brows, skin=skin, clothes=clothes, lids=lids, **parts,
                  cheeks=find_cheeks(layout)*skin, all=torch.ones_like(hair))
