@@ -18,7 +18,9 @@ def words(key):
 extras = {key.removesuffix('_requirements'): words(key) for key in cfg if key.endswith('_requirements')}
 setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
       keywords=cfg['keywords'], author=cfg['author'], author_email=cfg['author_email'],
-      license='Apache-2.0', url=cfg['git_url'],
+      license='Apache-2.0', license_files=['LICENSE', 'NOTICE'], url=cfg['git_url'],
+      project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl'],
+                    'Changes': f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md"},
       classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
                    'Intended Audience :: Developers', 'Topic :: Multimedia :: Graphics :: 3D Modeling'],
       packages=find_packages(include=[lib, lib + '.*']),

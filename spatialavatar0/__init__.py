@@ -17,7 +17,7 @@ _public = {  # name -> module that has it
 }
 _verbs = {  # sub-package that can be called -> module and function that do its work
     'track': 'track.track:track',
-    'generate': 'generate.create:create',
+    'generate': 'generate.choose:generate',
     'refine': 'refine.refine:refine',
 }
 __all__ = [*_public, *_verbs]

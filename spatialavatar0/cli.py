@@ -56,17 +56,19 @@ def overlay(
     out = target(out, '.mp4')
     return wrote(run(Clip(clip, pick_head(head)), out))
 
-# %% ../nbs/90_cli.ipynb #4d964702
+# %% ../nbs/90_cli.ipynb #1fc276bc
 def create(
     sources: list,               # a clip, or pictures
     out: str|Path,               # .safetensors
     k: int|None = None,          # how many of the pictures to use
+    network: str|Path|None = None,  # weights as `train` writes them; 'none': no network
     head: str|Path|None = None,
 ):
     "An avatar at once, from one to four pictures"
     out = target(out, '.safetensors')
-    from spatialavatar0.generate.create import create as run
-    with _as_clip(sources, head) as clip: avatar = run(clip, k, clip.head)
+    from spatialavatar0.generate.choose import generate as run
+    with _as_clip(sources, head) as clip: avatar = run(clip, k, clip.head, network=network)
+    print(avatar.made['create'])
     avatar.save(out)
     wrote(out)
     return avatar
@@ -82,7 +84,7 @@ def _as_clip(sources, head=None):
     with tempfile.TemporaryDirectory() as folder:
         yield run([Path(p) for p in sources], Path(folder)/'clip', ready_head(head))
 
-# %% ../nbs/90_cli.ipynb #f4889c4c
+# %% ../nbs/90_cli.ipynb #b162495a
 def refine(
     avatar: str|Path,            # .safetensors
     clip: str|Path,              # folder
@@ -92,6 +94,7 @@ def refine(
     resume: bool = False,        # go on where the same command was stopped
     held_out: int = 0,           # so many frames at the end are only looked at
     loose: str = '',             # what to correct in the clip: codes, camera, exposure
+    residual: float = 0.,        # rate of the residual head, say 1e-3
     log: str|None = None,        # 'wandb'
     head: str|Path|None = None,
 ):
@@ -107,7 +110,7 @@ def refine(
     from spatialavatar0.refine.loose import LOOSE
     if unknown := set(loose.replace(',', ' ').split()) - LOOSE.keys():
         raise wrong(f'nothing loose is called {min(unknown)!r}', remedy=f"use {', '.join(LOOSE)}")
-    settings = settings_for(iterations, seed=seed, loose=loose.replace(',', ' '))
+    settings = settings_for(iterations, seed=seed, loose=loose.replace(',', ' '), residual=residual)
     try: better = run(subject, film, out, settings, resume, held_out, log)
     except Stopped as e:
         wrote(out)
@@ -278,7 +281,7 @@ def _training():
            _arg('--start', metavar='FILE', help='a generator to begin with; for Phase 2 that of Phase 1'),
            _HEAD)
 
-# %% ../nbs/90_cli.ipynb #14f7fdcd
+# %% ../nbs/90_cli.ipynb #0645532a
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
@@ -292,7 +295,8 @@ def _making():
     yield (create, 'spatialavatar0 create me_clip -o me.safetensors',
            _arg('sources', nargs='+', metavar='CLIP_or_IMAGE', help='a clip, or one to four pictures'),
            _out('AVATAR'), _HEAD,
-           _arg('-k', type=int, choices=(1, 2, 3, 4), help='how many pictures; all if not given'))
+           _arg('-k', type=int, choices=(1, 2, 3, 4), help='how many pictures; all if not given'),
+           _arg('--network', metavar='FILE', help="weights of `train`; 'none': do without a network"))
     yield (refine, 'spatialavatar0 refine me.safetensors me_clip -o better.safetensors',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
            _arg('--iterations', type=_count, default=10_000, metavar='N',
@@ -302,6 +306,8 @@ def _making():
            _arg('--held-out', type=_count, default=0, metavar='N',
                 help='so many frames at the end are only looked at'),
            _arg('--loose', default='', metavar='NAMES', help='correct the clip: codes, camera, exposure'),
+           _arg('--residual', type=float, default=0., metavar='RATE',
+                help='let expressions change colours and shapes beyond the mesh; say 1e-3'),
            _arg('--log', choices=('wandb',), help='figures to wandb too, beside the .csv'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #a1bfcf1c

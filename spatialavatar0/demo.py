@@ -21,7 +21,7 @@ from .drive.motion import add, from_curves
 from .drive.presets import blink, idle, preset
 from .drive.sheet import sheet
 from .drive.video import drive, head_camera, swing
-from .refine.losses import psnr, ssim
+from .splat.losses import psnr, ssim
 from .splat.avatar import Avatar
 
 # %% ../nbs/89_demo.ipynb #5242bb67
@@ -107,7 +107,7 @@ def films(
     return [drive(avatar, reel, folder/'driven.mp4', head_camera(avatar, size, size), desc='driven.mp4'),
             drive(avatar, calm, folder/'orbit.mp4', around, desc='orbit.mp4')]
 
-# %% ../nbs/89_demo.ipynb #945c43b6
+# %% ../nbs/89_demo.ipynb #688afb5a
 def demo(
     out: str|Path,                   # folder of the results; it is made if need be
     portrait: str|Path|None = None,  # a picture of a face
@@ -115,7 +115,7 @@ def demo(
     size: int = 512,                 # pixels, of the clip and the films
 ) -> list[Step]:
     "From a portrait to an avatar that moves"
-    from spatialavatar0.generate.create import create
+    from spatialavatar0.generate.choose import generate
     from spatialavatar0.refine.refine import refine, short
     from spatialavatar0.splat.ply import write_ply
     from spatialavatar0.track.track import track
@@ -125,7 +125,8 @@ def demo(
     with timed(steps, 'track') as step: clip = track([photo], out/'clip', size=size)
     frame = clip[0]
     step.landmarks = landmark_error(clip.head, frame)
-    with timed(steps, 'create') as step: avatar = create(clip, head=clip.head)
+    with timed(steps, 'create') as step: avatar = generate(clip, head=clip.head)
+    print(f"  {avatar.made['create']}")
     step.gaussians, (step.psnr, step.ssim) = len(avatar.gaussians), likeness(avatar, frame)
     with timed(steps, 'refine') as step: avatar = refine(avatar, clip, short(iterations))
     step.gaussians, (step.psnr, step.ssim) = len(avatar.gaussians), likeness(avatar, frame)

@@ -31,13 +31,14 @@ def missing():
 
 class Page:
     "A page in a browser of its own; `with Page() as page: ...`"
-    def __init__(self, width=900, height=600, scale=1, touch=False):
+    def __init__(self, width=900, height=600, scale=1, touch=False, flags=()):
+        self.flags = flags  # more of the browser's
         self.size = dict(width=width, height=height, deviceScaleFactor=scale, mobile=touch)
 
     def __enter__(self):
         import websocket
         self.profile = tempfile.mkdtemp()
-        self.browser = subprocess.Popen([find(), *FLAGS, f'--user-data-dir={self.profile}', 'about:blank'],
+        self.browser = subprocess.Popen([find(), *FLAGS, *self.flags, f'--user-data-dir={self.profile}', 'about:blank'],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             port = self._port()

@@ -1,11 +1,12 @@
 "The documentation: its pages without quarto, and the list of them"
+import os
 import re
 import subprocess
 import sys
 
 import yaml
 from docs_check import sidebar
-from project import nbs, notebooks, root
+from project import nbs, notebooks, pages, root
 
 
 def test_pages():
@@ -14,9 +15,19 @@ def test_pages():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_every_notebook_is_in_the_sidebar():
+def test_every_page_is_in_the_sidebar():
+    "Once; and every data card, and the list of changes, is a page"
     listed = [file for _, file in sidebar(nbs) if file]
-    assert sorted(listed) == sorted(str(p.relative_to(nbs)) for p in notebooks()), '`make sync` lists them'
+    assert sorted(listed) == sorted(str(p.relative_to(nbs)) for p in [*notebooks(), *pages()]), '`make sync` lists them'
+    for path in [root/'CHANGELOG.md', *(root/'data_cards').glob('*.md')]:
+        link = nbs/path.relative_to(root)
+        assert link.resolve() == path, f'ln -s {os.path.relpath(path, link.parent)} {link.relative_to(root)}'
+
+
+def test_the_order_of_the_book():
+    order = 'The method', 'Tutorials', 'Explanations', 'Reference', 'Data and model cards', 'Benchmarks'
+    titles = [title for title, _ in sidebar(nbs) if title in order]
+    assert titles == list(order) and next(sidebar(nbs)) == (None, 'index.ipynb')
     assert (nbs/'_quarto.yml').resolve() == root/'_quarto.yml'
 
 

@@ -13,7 +13,7 @@ from spatialavatar0.clip.clip import Clip
 from spatialavatar0.clip.synthetic import film, person
 from spatialavatar0.core import UserError
 from spatialavatar0.head.flame import load_flame
-from spatialavatar0.refine.losses import psnr
+from spatialavatar0.splat.losses import psnr
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 

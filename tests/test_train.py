@@ -100,7 +100,7 @@ def together(place, name, page, n=2):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason='torch was built without distributed')
 def test_two_processes_are_one_with_twice_the_batch(place, page, head):
-    "But for the order of additions; the learning rate of Adam's first steps makes much of that, so few are taken"
+    "But for the order of additions: the gradient is the same; the learning rate of Adam's first steps makes much of that"
     page = dict(page, iterations=3, optimization=dict(rate=1e-4))
     together(place, 'two', dict(page, batch=2))
     train(page, place/'one', head=head)
@@ -111,6 +111,9 @@ def test_two_processes_are_one_with_twice_the_batch(place, page, head):
     assert moved.norm() > 0 and apart.norm() < .02*moved.norm()
     rows = [(place/name/'log.csv').read_text().splitlines() for name in ('one', 'two')]
     assert len(rows[0]) == len(rows[1]) == 4
+    at = rows[0][0].split(',').index('gradient')
+    lengths = [[float(row.split(',')[at]) for row in table[1:]] for table in rows]
+    assert lengths[1][0] == pytest.approx(lengths[0][0], rel=1e-5) and lengths[1] == pytest.approx(lengths[0], rel=1e-3)
 
 
 def test_killed_and_gone_on(place, page, head):

@@ -51,11 +51,19 @@ def plain(nb):
     return nbformat.from_dict({**nb, 'cells': cells, 'metadata': {'language_info': {'name': 'python'}}}), front
 
 
-def sidebar(nbs):
-    "The sections and notebooks of the sidebar, one after the other, as (title, None) and (None, file)"
-    for entry in yaml.safe_load((nbs/'sidebar.yml').read_text())['website']['sidebar']['contents']:
+def written(path):
+    "A page of Markdown as a processed notebook, and its front matter"
+    text = path.read_text(encoding='utf-8')
+    title = re.match(r'# (.+)', text)[1]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), \
+        {'title': title, 'output-file': f'{path.stem}.html'}
+
+
+def sidebar(nbs, entries=None):
+    "The sections and pages of the sidebar, one after the other, as (title, None) and (None, file)"
+    for entry in entries or yaml.safe_load((nbs/'sidebar.yml').read_text())['website']['sidebar']['contents']:
         if isinstance(entry, str): yield None, entry
-        else: yield entry['section'], None; yield from ((None, file) for file in entry['contents'])
+        else: yield entry['section'], None; yield from sidebar(nbs, entry['contents'])
 
 
 class Site:
@@ -66,10 +74,10 @@ class Site:
         self.url, self.code = settings['site-url'] + '/', f"{settings['repo-url']}/blob/{settings['repo-branch']}/"
         self.exporter = HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True)
         self.page_of, self.titles, self.pages, self.headings = {}, {}, {}, {}
-        for path in project.notebooks(self.folder): self.render(path)
+        for path in [*project.notebooks(self.folder), *project.pages(self.folder)]: self.render(path)
 
     def render(self, path):
-        nb, front = plain(nbformat.read(path, 4))
+        nb, front = plain(nbformat.read(path, 4)) if path.suffix == '.ipynb' else written(path)
         page = path.with_name(front['output-file'])
         self.page_of[path], self.titles[page] = page, front['title']
         self.pages[page] = BeautifulSoup(self.exporter.from_notebook_node(nb)[0], 'html.parser')
@@ -83,7 +91,7 @@ class Site:
             text = shell.format(title=html.escape(self.titles[page]), nav=nav, body=body)
             page.write_text(text.replace(self.url, os.path.relpath(self.folder, page.parent) + '/'), encoding='utf-8')
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(self.folder, out, ignore=shutil.ignore_patterns('*.ipynb', '*.yml'))
+        shutil.copytree(self.folder, out, ignore=shutil.ignore_patterns('*.ipynb', '*.yml', '*.md'))
 
     def entry(self, page, to):
         "A line of the sidebar; `make sync` brings one up to date that names notebooks which are gone"

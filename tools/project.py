@@ -14,9 +14,14 @@ def notebooks(top=nbs):
                   if not any(part[0] in '._' for part in p.relative_to(top).parts))
 
 
+def pages(top=nbs):
+    "Every page that is no notebook"
+    return sorted(p for p in top.rglob('*.md') if not any(part[0] in '._' for part in p.relative_to(top).parts))
+
+
 def copy_to(folder):
     "A copy of what the tools read and write, so that they never touch the working tree"
-    for name in ['settings.ini', '_quarto.yml', *generated]:
+    for name in ['settings.ini', '_quarto.yml', 'CHANGELOG.md', 'data_cards', *generated]:
         source = root/name
         if source.is_dir(): shutil.copytree(source, folder/name, symlinks=True, ignore=scratch)
         else: shutil.copy2(source, folder/name)

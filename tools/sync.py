@@ -1,8 +1,8 @@
 """Bring everything that is generated in step with the notebooks, or with --check only say what is not.
 
 Notebooks are cleaned, the library is exported anew (so that a module whose notebook is gone goes too), README.md is
-written from nbs/index.ipynb, nbs/nbdev.yml from settings.ini, nbs/sidebar.yml from the list of notebooks. All of it
-happens in a copy; then what differs is copied back. With --check nothing is, and the exit status is 1 if anything
+written from nbs/index.ipynb, nbs/nbdev.yml from settings.ini, nbs/api.md from the modules, nbs/sidebar.yml from the
+list of pages. All of it happens in a copy; then what differs is copied back. With --check nothing is, and the exit status is 1 if anything
 differs."""
 import os
 import sys
@@ -13,21 +13,35 @@ import yaml
 
 import project
 
-sections = {  # title in the sidebar -> which notebooks
-    'Foundations': '0*.ipynb', 'Head': 'head/*.ipynb', 'Splats': 'splat/*.ipynb', 'Clips': 'clip/*.ipynb',
-    'Tracking': 'track/*.ipynb', 'Generating': 'generate/*.ipynb', 'Refining': 'refine/*.ipynb',
-    'Editing': 'edit/*.ipynb', 'Driving': 'drive/*.ipynb', 'Benchmarks': 'bench/*.ipynb',
-    'Use': '[89]*.ipynb', 'Tutorials': 'tutorials/*.ipynb'}
+book = [  # the site's sidebar: files, and (title, what is in it); what an earlier line took is not taken again
+    'index.ipynb', 'tutorials/01_*.ipynb',
+    ('The method', [
+        ('Foundations', ['0*.ipynb']), ('Head', ['head/*.ipynb']), ('Splats', ['splat/*.ipynb']),
+        ('Clips', ['clip/*.ipynb']), ('Tracking', ['track/*.ipynb']), ('Generating', ['generate/*.ipynb']),
+        ('Refining', ['refine/*.ipynb']), ('Editing', ['edit/*.ipynb']), ('Driving', ['drive/*.ipynb'])]),
+    ('Tutorials', ['tutorials/*.ipynb']),
+    ('Explanations', ['explanations/*.ipynb']),
+    ('Reference', ['api.md', '[89]*.ipynb', 'CHANGELOG.md']),
+    ('Data and model cards', ['data_cards/*.md']),
+    ('Benchmarks', ['bench/*.ipynb'])]
 
 
 def sidebar(nbs):
-    "The contents of the site's sidebar, in the order in which notebooks are to be read"
-    paths = [p.relative_to(nbs) for p in project.notebooks(nbs)]
-    listed = {title: [str(p) for p in paths if p.match(pattern) and len(p.parts) == pattern.count('/') + 1]
-              for title, pattern in sections.items()}
-    left = {*map(str, paths)} - {'index.ipynb', *sum(listed.values(), [])}
-    if left: raise SystemExit(f'no section of tools/sync.py takes {sorted(left)}')
-    return ['index.ipynb', *({'section': title, 'contents': files} for title, files in listed.items() if files)]
+    "The contents of the site's sidebar, in the order in which pages are to be read"
+    left = {p.relative_to(nbs): None for p in [*project.notebooks(nbs), *project.pages(nbs)]}
+
+    def taken(pattern):
+        found = [p for p in left if p.match(pattern) and len(p.parts) == pattern.count('/') + 1]
+        for p in found: left.pop(p)
+        return [str(p) for p in found]
+
+    def contents(entries):
+        for entry in entries:
+            if isinstance(entry, str): yield from taken(entry)
+            elif inside := [*contents(entry[1])]: yield {'section': entry[0], 'contents': inside}
+    tree = [*contents(book)]
+    if left: raise SystemExit(f'no section of tools/sync.py takes {sorted(map(str, left))}')
+    return tree
 
 
 def regenerate(top):
@@ -37,12 +51,14 @@ def regenerate(top):
     from nbdev.clean import nbdev_clean
     from nbdev.doclinks import nbdev_export
     from nbdev.quarto import refresh_quarto_yml
+    from api import api
     from readme import readme
     for module in (top/'spatialavatar0').rglob('*.py'):
         if module.name != '__init__.py': module.unlink()
     nbdev_clean.__wrapped__()
     nbdev_export.__wrapped__()
     refresh_quarto_yml()
+    (top/'nbs/api.md').write_text(api(top), encoding='utf-8')
     tree = {'website': {'sidebar': {'contents': sidebar(top/'nbs')}}}
     (top/'nbs/sidebar.yml').write_text(yaml.safe_dump(tree, sort_keys=False), encoding='utf-8')
     (top/'README.md').write_text(readme(top/'nbs/index.ipynb'), encoding='utf-8')

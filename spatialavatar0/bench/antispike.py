@@ -26,7 +26,7 @@ from ..core import atomic_path, progress, seed_all
 from ..generate.create import create
 from ..head.model import HeadCodes, HeadModel
 from ..refine.fast import Adam
-from ..refine.losses import psnr, ssim
+from ..splat.losses import psnr, ssim
 from ..refine.refine import (Settings, keeper, reference_frame, refine, short, step_loss,
                                           take_step)
 from ..refine.spikes import spike_report

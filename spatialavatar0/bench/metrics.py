@@ -30,7 +30,7 @@ from ..camera import Camera
 from ..clip.image import composite, read_image
 from ..core import UserError, atomic_path, check_shape, progress
 from ..head.model import HeadModel
-from ..refine.losses import blur, psnr, ssim, ssim_map
+from ..splat.losses import blur, psnr, ssim, ssim_map
 from ..track.landmarks import largest_face
 
 # %% ../../nbs/bench/04_metrics.ipynb #3bb32398

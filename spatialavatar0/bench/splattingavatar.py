@@ -130,7 +130,7 @@ def avatar_of(
     first = create([start], head=clip.head, size=setting.grid)
     return run(replace(first, made=first.made | made), clip, path, settings, True, setting.held_out)
 
-# %% ../../nbs/bench/05_splattingavatar.ipynb #9ff69b49
+# %% ../../nbs/bench/05_splattingavatar.ipynb #dff6331c
 def held_pairs(
     avatar: Avatar,
     clip: Clip,
@@ -141,7 +141,7 @@ def held_pairs(
     look_up, white = keeper(avatar, clip, 0), torch.full((3,), PROTOCOL.background)
     for i in range(len(train), len(clip)):
         frame, vertices = look_up(i)
-        with torch.no_grad(): image = render(avatar.on(vertices), frame.camera, white)[0].clamp(0, 1)
+        with torch.no_grad(): image = render(avatar.at(frame.codes).on(vertices), frame.camera, white)[0].clamp(0, 1)
         target = composite(frame.image, frame.alpha, PROTOCOL.background)
         yield Pair(image, target, frame.alpha, frame.camera)
 

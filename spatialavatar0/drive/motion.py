@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TRACKS', 'JAW_OPEN', 'LOOK', 'ANGLES', 'Motion', 'compose', 'head_turn', 'add', 'both', 'lids', 'from_curves']
 
-# %% ../../nbs/drive/01_motion.ipynb #9624af1b
-import logging, zipfile
+# %% ../../nbs/drive/01_motion.ipynb #e578f74d
+import logging, zipfile, zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -193,7 +193,7 @@ def save(
     with atomic_path(path) as p, open(p, 'wb') as f: np.savez_compressed(f, **d)
     return Path(path)
 
-# %% ../../nbs/drive/01_motion.ipynb #64b0516c
+# %% ../../nbs/drive/01_motion.ipynb #2bea74d4
 @patch(cls_method=True)
 def load(
     cls: Motion,
@@ -216,10 +216,13 @@ def load(
     except (ValueError, TypeError) as e:
         raise UserError(f'the motion is damaged: {e}', path, again) from None
 
+_BROKEN = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError, KeyError,
+           NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError)  # what numpy may say
+
 def _arrays(path):
     "All arrays of an .npz, or a `UserError`"
     if not Path(path).is_file(): raise UserError('there is no such file', path, 'check the path')
     try:
         with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError, TypeError):
+    except _BROKEN:
         raise UserError('cannot be read as .npz', path, 'give a file that `Motion.save` wrote') from None

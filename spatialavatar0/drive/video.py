@@ -82,7 +82,7 @@ def backdrop(
     grey = top + (bottom - top)*u**1.5 - .05*x**2*(1 - .5*u)
     return (grey*torch.tensor([1., 1., 1.005])[:, None, None]).movedim(0, -1)  # in memory, planes
 
-# %% ../../nbs/drive/03_video.ipynb #972676dd
+# %% ../../nbs/drive/03_video.ipynb #244fe7bd
 AT_ONCE = 16  # frames whose vertices are made together
 
 def frames(
@@ -104,7 +104,8 @@ def frames(
         behind = wall(camera.height, camera.width).to(camera.K) if background is None else background
         with torch.no_grad():
             if i % AT_ONCE == 0: vertices = avatar.head.vertices(_part(codes, i, i + AT_ONCE))
-            picture = render(avatar.on(vertices[i % AT_ONCE]), camera, behind, backend)[0]
+            world = avatar.at(codes[i]).on(vertices[i % AT_ONCE])
+            picture = render(world, camera, behind, backend)[0]
         yield picture
 
 def _part(codes, i, j):

@@ -31,7 +31,7 @@ class Data:
     first: int = 0          # number of the first person
     people: int = 0         # how many there are to learn from; 0: all
 
-# %% ../../nbs/generate/11a_config.ipynb #b4fdb374
+# %% ../../nbs/generate/11a_config.ipynb #00ad5dae
 @dataclass(frozen=True)
 class Questions:
     "Which pictures are shown, and which asked for"
@@ -41,6 +41,7 @@ class Questions:
     cold: float = .5          # and from a share of the training on
     until: float = .25        # which is this
     cross_time: float = .25   # phase 2: share of the questions over time
+    astray: float = 0.        # errors in the codes of the sources; 1: those of a tracker
 
 # %% ../../nbs/generate/11a_config.ipynb #f0358749
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _paved(layout, codes, offset):
     xyz = (turn.mT @ (layout.points(v) - centre)[..., None])[..., 0]
     return xyz/size[:, None], turn.mT @ layout.tangents(v)/size[:, None, None], size
 
-# %% ../../nbs/generate/04_create.ipynb #524f8c19
+# %% ../../nbs/generate/04_create.ipynb #0f71f883
 def largest(
     layout: UVLayout,
 ) -> Tensor:  # (N,) metres
@@ -71,8 +71,9 @@ def on_part(
     part: str,     # a name in `head.parts`
 ) -> Tensor:       # (N,) bool
     "Which pixels lie on a part: on triangles with all corners in it"
-    corners = layout.head.faces[layout.triangle]
-    return torch.isin(corners, layout.head.parts[part]).all(-1)
+    own = torch.zeros(len(layout.head.v_template), dtype=torch.bool)
+    own[layout.head.parts[part]] = True
+    return own[layout.head.faces].all(-1)[layout.triangle]
 
 # %% ../../nbs/generate/04_create.ipynb #35e79059
 USUAL = {'mouth_interior': (.28, .12, .11),

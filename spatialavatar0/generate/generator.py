@@ -6,10 +6,11 @@
 __all__ = ['SMALL', 'PAPER', 'PRESETS', 'PACE', 'FORMAT', 'VERSION', 'Config', 'Pooled', 'Maps', 'Generator', 'make_encoder',
            'view_from_head', 'read_header']
 
-# %% ../../nbs/generate/08_generator.ipynb #ea4117b2
+# %% ../../nbs/generate/08_generator.ipynb #ba36c1ea
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +25,7 @@ from ..camera import Camera
 from ..core import UserError, atomic_path
 from .create import dressed
 from .encoder import SIZES, DinoEncoder, SmallEncoder, load_vit, random_vit
-from .heads import ATTRIBUTES, STEP, Heads, ResidualHead
-from .heads import expression_code, harmonics
+from .heads import Heads, harmonics
 from .maps import Attention, Paving, fill_in, mean_pool
 from .maps import places, sample_maps, trusted_pool
 from .shell import shell
@@ -36,6 +36,7 @@ from ..head.uv import UVLayout
 from ..rotation import axis_angle_to_matrix
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
+from ..splat.residual import ATTRIBUTES, STEP, Residual, ResidualHead, expression_code
 
 # %% ../../nbs/generate/08_generator.ipynb #790f5659
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Pooled(NamedTuple):
     cls: Tensor    # (D,) mean of the summaries
     offset: Tensor # (V,3) mean of the shells that fill the mattes, metres
 
-# %% ../../nbs/generate/08_generator.ipynb #e6767f73
+# %% ../../nbs/generate/08_generator.ipynb #df42913e
 class Maps(NamedTuple):
     "Departures on the UV grid, with a leading axis B; in the axes of the head at rest, before activation"
     xyz: Tensor            # (B,3,H,W) metres
@@ -87,7 +88,8 @@ class Maps(NamedTuple):
     log_scale: Tensor      # (B,3,H,W)
     colour: Tensor         # (B,3,H,W) sRGB
     opacity_logit: Tensor  # (B,1,H,W)
-    residual: dict         # attribute -> (B,n,H,W): the part of them that is the residual head's
+    features: Tensor       # (B,C,H,W) that they were made of
+    residual: dict         # attribute -> (B,N,n) that the expression adds, on valid pixels
     gamma: Tensor          # (B,27) the view's encoding, for the Jacobian
 
 # %% ../../nbs/generate/08_generator.ipynb #f442832d
@@ -178,15 +180,16 @@ def bases(self: Generator, layout: UVLayout, shapes: Tensor, offsets: Tensor) ->
     with torch.autocast('cpu', enabled=False):
         return [dressed(self.head, layout, *x).gaussians for x in zip(shapes.cpu(), offsets.cpu())]
 
-# %% ../../nbs/generate/08_generator.ipynb #13acf0f8
+# %% ../../nbs/generate/08_generator.ipynb #5a99e760
 @patch
 def encode_batch(self: Generator,
                  sources: Sequence,  # B lists of `Frame`s: those of one person
+                 offsets: Sequence|None = None,  # B of (V,3), the mean shells, where they are there
 ) -> Pooled:                         # with a leading axis B
     "Read the portraits of B people"
     frames, counts = [f for s in sources for f in s], [len(s) for s in sources]
     rgba = self.pictures(frames)
-    offset = torch.stack([self.shell(s) for s in sources])
+    offset = torch.stack([self.shell(s) for s in sources] if offsets is None else list(offsets))
     with torch.no_grad():
         every = offset.repeat_interleave(torch.tensor(counts), 0)
         at, seen = (x.to(self.device) for x in self.see(frames, self.layout, list(rgba[:, 3].cpu()), every))
@@ -215,7 +218,7 @@ def view_from_head(
         skull = axis_angle_to_matrix(codes.pose[..., :3]) @ axis_angle_to_matrix(codes.neck)
         return (skull.mT @ d[..., None])[..., 0]
 
-# %% ../../nbs/generate/08_generator.ipynb #3baa6104
+# %% ../../nbs/generate/08_generator.ipynb #ab739a7a
 @patch
 def decode(self: Generator,
            pooled: Pooled,    # with a leading axis B
@@ -232,11 +235,11 @@ def decode(self: Generator,
     codes = codes.to(x.device)
     gamma = harmonics(view_from_head(codes, cameras))
     if torch.is_grad_enabled(): gamma.requires_grad_()
-    residual = {} if self.residual is None else self.residual(x, expression_code(codes))
+    residual = {} if self.residual is None else self.residual(p.rows(x), expression_code(codes))
     maps = self.heads(x, gamma)
     for (a, m), prior in zip(maps.items(), self.prior.split(list(ATTRIBUTES.values()))):
-        maps[a] = m + STEP[a]*PACE*prior + residual.get(a, 0)
-    return Maps(**maps, residual=residual, gamma=gamma)
+        maps[a] = m + STEP[a]*PACE*prior
+    return Maps(**maps, features=x, residual=residual, gamma=gamma)
 
 # %% ../../nbs/generate/08_generator.ipynb #b55a35ab
 @patch
@@ -246,7 +249,7 @@ def _head_here(self: Generator):
     if '_moved' not in self.__dict__: self.__dict__['_moved'] = self.head.to(self.device)
     return self.__dict__['_moved']
 
-# %% ../../nbs/generate/08_generator.ipynb #b655092f
+# %% ../../nbs/generate/08_generator.ipynb #f1cab192
 @patch
 def avatars(self: Generator,
             pooled: Pooled,    # with a leading axis B
@@ -259,44 +262,51 @@ def avatars(self: Generator,
     maps = self.decode(pooled, codes, cameras) if maps is None else maps
     colour, _ = self.paving.colours(pooled.rgb, pooled.trust)
     bases = self.bases(self.layout, shapes, pooled.offset)
-    gaussians = self.paving.gaussians(bases, {a: getattr(maps, a) for a in ATTRIBUTES}, colour)
+    departures = {a: getattr(maps, a) for a in ATTRIBUTES}
+    gaussians = self.paving.gaussians(bases, departures, colour, maps.residual)
     shapes = shapes.to(self.device)
     return [Avatar(self._head_here(), s, self.layout, g) for s, g in zip(shapes, gaussians)]
 
-# %% ../../nbs/generate/08_generator.ipynb #d4bb95d9
+# %% ../../nbs/generate/08_generator.ipynb #22a531c8
 @patch
 def forward(self: Generator,
             sources: Sequence,  # B lists of `Frame`s
             codes: HeadCodes,   # (B) of the pictures that shall be made
             cameras: Sequence[Camera],  # B of them
+            offsets: Sequence|None = None,  # as for `encode_batch`
 ) -> tuple[list[Avatar], Maps]:
     "All of it, for training"
-    pooled = self.encode_batch(sources)
+    pooled = self.encode_batch(sources, offsets)
     maps = self.decode(pooled, codes, cameras)
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps
 
-# %% ../../nbs/generate/08_generator.ipynb #1e5e0ba7
+# %% ../../nbs/generate/08_generator.ipynb #9062a308
 @patch
 @torch.no_grad()
 def avatar(self: Generator,
            frames: Sequence,              # `Frame`s of one person; the first is the reference
            layout: UVLayout|None = None,  # a finer one of the same head; else that of the network
 ) -> Avatar:
-    "The avatar of one person, as it is at the expression and from the side of the reference frame"
+    "The avatar of one person, as it is from the side of the reference frame"
     ref, pooled = frames[0], self.encode_batch([frames])
-    args = HeadCodes.stack([ref.codes]), [ref.camera]
-    maps = self.decode(pooled, *args)
-    if layout is None or layout.id == self.layout.id:
-        avatar, = self.avatars(pooled, ref.codes.shape[None], *args, maps)
-        return replace(avatar, made=self._made(frames))
-    paving = Paving(self.head, layout).to(self.device)
-    fine = {a: self.onto(layout, getattr(maps, a)) for a in ATTRIBUTES}
-    colour = self.onto(layout, self.paving.colours(pooled.rgb, pooled.trust)[0])
+    maps = self.decode(pooled, HeadCodes.stack([ref.codes]), [ref.camera])
+    colour, paving, onto = self.paving.colours(pooled.rgb, pooled.trust)[0], self.paving, lambda x: x
+    if layout is None or layout.id == self.layout.id: layout = self.layout
+    else:
+        paving, onto = Paving(self.head, layout).to(self.device), partial(self.onto, layout)
+        seen = self.project(frames, layout, pooled.offset)
+        colour = onto(colour).lerp(*paving.colours(*seen))
     bases = self.bases(layout, ref.codes.shape[None], pooled.offset)
-    seen = self.project(frames, layout, pooled.offset)
-    gaussians, = paving.gaussians(bases, fine, colour.lerp(*paving.colours(*seen)))
-    return Avatar(self._head_here(), ref.codes.shape.to(self.device), layout, gaussians, self._made(frames))
+    gaussians, = paving.gaussians(bases, {a: onto(getattr(maps, a)) for a in ATTRIBUTES}, colour)
+    residual, shape = self._residual(paving, onto(maps.features)), ref.codes.shape.to(self.device)
+    return Avatar(self._head_here(), shape, layout, gaussians, self._made(frames), residual)
+
+@patch
+def _residual(self: Generator, paving: Paving, features: Tensor):
+    "What the avatar keeps of the residual head, if there is one"
+    if self.residual is None: return
+    return Residual(paving.rows(features)[0], self.residual, paving.axes).copy()
 
 @patch
 def _made(self: Generator, frames): return {'generate': f'network, {len(frames)} portraits'}
@@ -317,7 +327,7 @@ def project(self: Generator, frames: Sequence, layout: UVLayout, offset: Tensor)
                      for f, a in zip(frames, at)])
     return trusted_pool(raw, seen, [len(frames)])
 
-# %% ../../nbs/generate/08_generator.ipynb #cb4ee78c
+# %% ../../nbs/generate/08_generator.ipynb #36832d41
 FORMAT, VERSION = 'spatialavatar0 generator', 1
 
 @patch
@@ -329,11 +339,12 @@ def _own(self: Generator):
 @patch
 def save(self: Generator,
          path: str|Path,  # .safetensors
+         dtype: torch.dtype = torch.float32,  # float16 is half as large, and good enough to look at
          **made):         # anything that JSON can hold: how it came about
     "Write the weights with their configuration; until they are whole, nothing stands at `path`"
     header = dict(format=FORMAT, version=VERSION, config=asdict(self.config), head=self.head.id,
                   head_name=self.head.name, made=made)
-    tensors = {k: x.detach().cpu().contiguous() for k, x in self._own().items()}
+    tensors = {k: x.detach().cpu().to(dtype).contiguous() for k, x in self._own().items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, {'generator': json.dumps(header, sort_keys=True)}))
 

@@ -7,7 +7,7 @@ __all__ = ['SIGMAS', 'LAYERS', 'LPIPS_FILES', 'Weights', 'on_background', 'smoot
            'box_loss', 'LPIPS', 'read_tensors', 'load_lpips', 'variation', 'jacobian2', 'jacobian_loss', 'delta_loss',
            'map_losses', 'picture_losses', 'generator_loss']
 
-# %% ../../nbs/generate/09_losses.ipynb #2586c799
+# %% ../../nbs/generate/09_losses.ipynb #d2b9d798
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from ..camera import Camera
 from ..clip.clip import Frame
 from ..core import UserError, check_shape
 from .generator import Maps
-from .heads import STEP
 from ..head.model import HeadCodes, HeadModel
+from ..splat.residual import STEP
 
 # %% ../../nbs/generate/09_losses.ipynb #a80887e9
 @dataclass(frozen=True)
@@ -204,12 +204,11 @@ def jacobian_loss(maps: Maps, mask: Tensor, draw: torch.Generator|None = None) -
     x, s = (jacobian2(getattr(maps, a)/STEP[a], maps.gamma, mask, draw) for a in ('xyz', 'log_scale'))
     return (1 + x + s).log().mean()
 
-# %% ../../nbs/generate/09_losses.ipynb #76a81e5d
-def delta_loss(maps: Maps, mask: Tensor) -> Tensor:
+# %% ../../nbs/generate/09_losses.ipynb #bdf9f9f5
+def delta_loss(maps: Maps) -> Tensor:
     "The mean L1 of the residual maps, in the heads' units; opacity has none"
     if not maps.residual: return 0*maps.xyz.sum()
-    sizes = torch.cat([(m/STEP[a]).abs() for a, m in maps.residual.items()], 1)
-    return (sizes*mask).mean()/mask.to(sizes).mean()
+    return torch.cat([(r/STEP[a]).abs() for a, r in maps.residual.items()], -1).mean()
 
 def map_losses(
     maps: Maps,
@@ -220,7 +219,7 @@ def map_losses(
     "The four terms on maps"
     terms = dict(ps=lambda: variation(maps.xyz/STEP['xyz'], mask),
                  ss=lambda: variation(maps.log_scale/STEP['log_scale'], mask),
-                 jac=lambda: jacobian_loss(maps, mask, draw), delta=lambda: delta_loss(maps, mask))
+                 jac=lambda: jacobian_loss(maps, mask, draw), delta=lambda: delta_loss(maps))
     if not maps.gamma.requires_grad: terms.pop('jac')  # nothing is being learnt
     return {k: f() for k, f in terms.items() if getattr(weights, k)}
 

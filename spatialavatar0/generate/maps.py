@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['places', 'sample_maps', 'mean_pool', 'Attention', 'trusted_pool', 'fill_in', 'Paving']
 
-# %% ../../nbs/generate/07a_maps.ipynb #103d823d
+# %% ../../nbs/generate/07a_maps.ipynb #06c32aa6
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from fastcore.basics import patch
@@ -18,9 +19,8 @@ from ..core import check_shape
 from .create import USUAL, on_part
 from ..head.model import HeadModel
 from ..head.uv import UVLayout
-from ..rotation import matrix_to_quaternion
-from ..splat.binding import quaternion_multiply, triangle_frames
 from ..splat.gaussians import Gaussians
+from ..splat.residual import Axes, depart, rest_axes
 
 # %% ../../nbs/generate/07a_maps.ipynb #419db8dd
 def places(
@@ -89,20 +89,20 @@ def fill_in(
     coarse = fill_in(wx/torch.where(w > 0, w, 1), (4*w).clamp(max=1))
     return x.lerp(interpolate(coarse, scale_factor=2., mode='bilinear', align_corners=False), 1 - known)
 
-# %% ../../nbs/generate/07a_maps.ipynb #48fc920f
+# %% ../../nbs/generate/07a_maps.ipynb #f3faf7dc
 class Paving(nn.Module):
     "What departures mean on the mean head, and what is common to all heads"
     def __init__(self, head: HeadModel, layout: UVLayout):
         super().__init__()
         self.layout, v = layout, head.vertices(head.codes())
-        frames = triangle_frames(v, head.faces)
-        R, s = frames.rotation[layout.triangle], frames.scale[layout.triangle]
-        q = matrix_to_quaternion(R)
-        fixed = dict(local=R.mT/s[:, None, None], forth=q, back=q*q.new_tensor([1, -1, -1, -1]),
+        fixed = dict(rest_axes(layout)._asdict(),
                      mask=layout.mask[None].to(v),
                      valid=layout.mask.flatten().nonzero()[:, 0], mirror=self._mirror(),
                      place=self._grid(layout.points(v)/.1), **self._usual(head))
         for name, x in fixed.items(): self.register_buffer(name, x, persistent=False)
+
+    @property
+    def axes(self): return Axes(self.local, self.forth)
 
     def _grid(self, rows): return self.layout.to_image(rows).movedim(-1, 0)  # (C,H,W)
 
@@ -121,7 +121,7 @@ class Paving(nn.Module):
             colour[own], inner[own] = torch.tensor(USUAL[part]), 1
         return dict(usual=self._grid(colour), inner=self._grid(inner))
 
-# %% ../../nbs/generate/07a_maps.ipynb #b8bbf32c
+# %% ../../nbs/generate/07a_maps.ipynb #a54403f2
 @patch
 def rows(self: Paving,
          maps: Tensor,  # (B,C,H,W)
@@ -150,15 +150,12 @@ def gaussians(self: Paving,
               bases: Sequence,   # B of `Gaussians`, that are departed from
               departures: dict,  # attribute -> (B,n,H,W)
               colour: Tensor,    # (B,3,H,W) that the colour departs from
+              residual: dict|None = None,  # attribute -> (B,N,n), what the expression adds
 ) -> list[Gaussians]:
     "Gaussians of B heads"
-    d = {a: self.rows(m.float()) for a, m in departures.items()}
-    xyz, q, log_scale, opacity = (torch.stack([getattr(b, name) for b in bases]).to(self.local)
-                                  for name in ('xyz', 'quaternion', 'log_scale', 'opacity_logit'))
-    xyz = xyz + (self.local*d['xyz'][..., None, :]).sum(-1)  # no @: that would be bfloat16 in autocast
-    turn = quaternion_multiply(d['quaternion'] + self.back.new_tensor([1, 0, 0, 0]), self.forth)
-    quaternion = quaternion_multiply(quaternion_multiply(self.back, turn), q)
-    log_scale = log_scale + 2*(d['log_scale']/2).tanh()
-    opacity = opacity + d['opacity_logit'][..., 0]
-    colour = self.rows(colour) + d['colour']
-    return [Gaussians(*x) for x in zip(xyz, quaternion, log_scale, colour, opacity)]
+    static, colour, made = {a: self.rows(m) for a, m in departures.items()}, self.rows(colour), []
+    for k, base in enumerate(bases):
+        g = replace(base.to(self.local), colour=colour[k])
+        for d in (static, residual or {}): g = depart(g, {a: r[k] for a, r in d.items()}, self.axes)
+        made.append(g)
+    return made

@@ -81,7 +81,7 @@ def ears(
 
 EARS = {'left_ear', 'right_ear'}
 
-# %% ../../nbs/generate/03_shell.ipynb #7fb97949
+# %% ../../nbs/generate/03_shell.ipynb #0c213c81
 def hair_push(
     vertices: Tensor,  # (V,3) posed, world
     head: HeadModel,
@@ -98,12 +98,12 @@ def hair_push(
     s, r_M, r_A = _ratio(vertices, head, camera, matte, centre)
     s = _smooth(s.clamp(0, most)*smoothstep(_from_up(), 2.4, 1.7))
     own, end = _around(s, theta), _around(r_A, theta)
-    xy, z = camera.project(torch.stack([centre, *(centre + d)]))
+    xy, z = camera.project(centre + torch.cat([0*d[:1], d]))
     thick = (s*r_M)[_from_up() < math.pi/2].mean()*z[0]/camera.K[0, 0]
     g, rim = believed(d, skull[:, 2], skull[:, 1], camera)
     grow = g*(rim*own + (1 - rim)*thick/d.norm(dim=-1).clamp(min=.05))
     for k in EARS & head.parts.keys(): d, grow = _flat(d, grow, head.parts[k])
-    xy, _ = camera.project(torch.stack([centre, *(centre + d)]))
+    xy, _ = camera.project(centre + torch.cat([0*d[:1], d]))
     r = (xy[1:] - xy[0]).norm(dim=-1).clamp(min=1)
     room = torch.where((theta - math.pi).abs() > 1, end/r - 1, math.inf)  # not below the chin
     grow = torch.where(grow > 0, grow.minimum(room.clamp(min=0)), grow)
@@ -168,14 +168,14 @@ def below_chin(
     height = rest[:, 1] + slope*(rest[:, 2] - chin[2])
     return smoothstep(height, chin[1], chin[1] - .04)
 
-# %% ../../nbs/generate/03_shell.ipynb #4792ec75
+# %% ../../nbs/generate/03_shell.ipynb #8b6e090a
 def clothes_push(
     vertices: Tensor,   # (V,3) posed, world
     rest: Tensor,       # (V,3) at rest, y up
     head: HeadModel,
     camera: Camera,
     matte: Tensor,      # (H,W)
-    most: float = .15,  # metres
+    most: float = .1,   # metres
 ) -> Tensor:            # (V,3) metres, world
     "Displacement that stretches the bust, sideways and then upwards and downwards, to fill the matte"
     bust = below_chin(head, rest)
@@ -183,23 +183,24 @@ def clothes_push(
     limit = most*camera.K[0, 0]/z
     own = head.faces[(bust[head.faces] > 0).all(-1)]
     rest_of = head.faces[(bust[head.faces] <= 0).all(-1)]
-    covers = lambda faces: rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0
-    person, moved = (matte > .5) & ~covers(rest_of), xy
+    covers = lambda faces, xy: rasterize(xy, z, faces, camera.height, camera.width)[0] >= 0
+    hidden, moved = covers(rest_of, xy), xy
     for axis in (0, 1):
-        push = _stretch(moved, z, own, person, axis)
+        both = [m & ~hidden if axis else m | hidden for m in (covers(own, moved), matte > .5)]
+        push = _stretch(moved, *both, axis, limit.median())
         moved = moved.clone()
         moved[:, axis] += bust*push.clamp(-limit, limit)
     return camera.unproject(moved, z) - vertices
 
-# %% ../../nbs/generate/03_shell.ipynb #43ff4622
-def _stretch(xy, z, faces, person, axis):
+# %% ../../nbs/generate/03_shell.ipynb #709faf2a
+def _stretch(xy, mesh, person, axis, most):
     "Pixels by which each vertex moves along `axis` so that the bust covers what the person covers"
-    mesh = rasterize(xy, z, faces, *person.shape)[0] >= 0
     if axis == 0: mesh, person = mesh.T, person.T
     (a_M, b_M, in_M), (a_A, b_A, in_A) = extent(mesh), extent(person)
-    known = in_M & in_A
-    if not known.any(): return 0*z
-    da, db = (_bridge(x, known) for x in (a_A - a_M, b_A - b_M))
+    da, db = a_A - a_M, b_A - b_M
+    known = in_M & in_A & (da.abs() < most) & (db.abs() < most)
+    if not known.any(): return 0*xy[:, 0]
+    da, db = (_bridge(x, known) for x in (da, db))
     at = xy[:, 1 - axis].floor().long().clamp(0, len(da) - 1)
     t = ((xy[:, axis] - a_M[at])/(b_M - a_M)[at].clamp(min=1)).clamp(0, 1)
     return (1 - t)*da[at] + t*db[at]

@@ -86,7 +86,7 @@ def exposed(
     gain, offset = how.split(3)
     return colour*gain.exp() + offset
 
-# %% ../../nbs/refine/02b_loose.ipynb #e30826d2
+# %% ../../nbs/refine/02b_loose.ipynb #a92023eb
 def posed(
     loose: Loose,
     fit: Avatar,
@@ -95,10 +95,9 @@ def posed(
     vertices: Tensor,   # (V,3) of its head, as the clip has it
 ) -> WorldGaussians:
     "The avatar in frame t, corrected"
-    tables = loose.tables
-    if 'pose' in tables:
-        vertices = fit.head.vertices(corrected(frame.codes.replace(shape=fit.shape), loose, t))
+    tables, codes = loose.tables, frame.codes.replace(shape=fit.shape)
+    if 'pose' in tables: vertices = fit.head.vertices(codes := corrected(codes, loose, t))
     if 'camera' in tables: vertices = moved(vertices, frame.camera, loose.row('camera', t))
-    world = fit.on(vertices)
+    world = fit.at(codes).on(vertices)
     if 'exposure' in tables: world = world._replace(colour=exposed(world.colour, loose.row('exposure', t)))
     return world

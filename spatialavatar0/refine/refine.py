@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RATES', 'ROOM', 'Settings', 'short', 'settings_for', 'cosine', 'step_loss', 'take_step', 'shown', 'share', 'keeper',
-           'weight', 'correct', 'see_through', 'State', 'start', 'cameras_of', 'check_slope', 'bar_from', 'refine',
-           'look_around', 'reference_frame']
+           'planar', 'weight', 'correct', 'learning', 'see_through', 'State', 'start', 'cameras_of', 'check_slope',
+           'bar_from', 'refine', 'made_of', 'look_around', 'reference_frame']
 
-# %% ../../nbs/refine/03_refine.ipynb #c536e8ad
+# %% ../../nbs/refine/03_refine.ipynb #7907831f
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,15 +18,17 @@ from torch import Tensor
 
 from ..core import UserError, progress, seed_all
 from ..head.model import HeadCodes
-from .fast import Adam, photometric_over, screen_aspect
+from .fast import Adam, screen_aspect
 from .loose import Loose, posed
 from .spikes import clamp_log_scale_
 from ..runs import one_thread
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians, WorldGaussians
+from ..splat.photometric import photometric_over
 from ..splat.render import render
+from ..splat.residual import Residual
 
-# %% ../../nbs/refine/03_refine.ipynb #3ca5814c
+# %% ../../nbs/refine/03_refine.ipynb #157bde21
 @dataclass(frozen=True)
 class Settings:
     "The numbers of a refinement; lengths are in units of the triangle that a Gaussian rides on"
@@ -51,6 +53,7 @@ class Settings:
     clear: float = 3.       # and from how many on it moves as it likes
     loose: str = ''         # what to correct in the clip: any of codes, camera, exposure
     opaque: float = 0.      # weight of the mean transparency of what is seen
+    residual: float = 0.    # rate of the residual head
     seed: int = 0
 
 # %% ../../nbs/refine/03_refine.ipynb #b51c5aea
@@ -112,7 +115,7 @@ def take_step(
     if i >= settings.sleep:
         clamp_log_scale_(g.log_scale, settings.lowest, settings.highest, settings.spread)
 
-# %% ../../nbs/refine/03_refine.ipynb #6a6b1324
+# %% ../../nbs/refine/03_refine.ipynb #b6f32c3b
 def shown(
     avatar: Avatar,
     clip: Sequence,         # `Frame`s
@@ -125,7 +128,7 @@ def shown(
     widest = avatar.layout.widest(avatar.shape)
     for t in range(0, len(clip), max(1, math.ceil(len(clip)/frames))):
         frame, vertices = look_up(t)
-        with torch.no_grad(): world = avatar.on(vertices)
+        with torch.no_grad(): world = avatar.at(frame.codes).on(vertices)
         colour = torch.zeros(len(most), 1).to(most).requires_grad_()
         image, _ = render(world._replace(colour=colour), frame.camera)
         (image[..., 0]*(1 - frame.alpha if beside else 1)).sum().backward()
@@ -143,7 +146,7 @@ def share(
     "How much of its step a Gaussian takes that is so many pixels large"
     return ((pixels - faint)/(clear - faint)).clamp(0, 1)
 
-# %% ../../nbs/refine/03_refine.ipynb #36165e31
+# %% ../../nbs/refine/03_refine.ipynb #09d114c3
 ROOM = 2 << 30  # bytes, about 500 frames of 512 x 512
 
 def keeper(
@@ -158,6 +161,7 @@ def keeper(
         nonlocal taken
         if t not in kept:
             frame = clip[t]
+            frame = type(frame)(**vars(frame) | dict(image=planar(frame.image)))
             kept[t] = frame, avatar.head.vertices(frame.codes.replace(shape=avatar.shape))
             taken += weight(*kept[t])
             while taken > room and len(kept) > 1: taken -= weight(*kept.popitem(last=False)[1])
@@ -165,19 +169,34 @@ def keeper(
         return kept[t]
     return look_up
 
+def planar(image: Tensor) -> Tensor:
+    "The same (H,W,3), with channel after channel in memory, as the kernels read it"
+    return image.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+
 def weight(frame, vertices: Tensor) -> int:
     "Bytes"
     return sum(x.nbytes for x in (frame.image, frame.alpha, vertices))
 
-# %% ../../nbs/refine/03_refine.ipynb #b81f9ee5
+# %% ../../nbs/refine/03_refine.ipynb #79308c4e
 def correct(
-    loose: Loose,
+    state,              # a `State`
     settings: Settings,
     i: int,             # the step
 ):
-    "A step of the corrections, each table at its own rate"
-    rate = cosine(i, settings.iterations, settings.final)
-    loose.adam.step({name: rate*table_rate for name, table_rate in loose.rates.items()})
+    "A step of the corrections, each table at its own rate, and of the residual"
+    rate, adam = cosine(i, settings.iterations, settings.final), state.residual_adam
+    state.loose.adam.step({name: rate*table_rate for name, table_rate in state.loose.rates.items()})
+    if adam: adam.step(dict.fromkeys(adam.x, rate*settings.residual))
+
+def learning(
+    avatar: Avatar,
+    settings: Settings,
+) -> Residual|None:
+    "A residual that asks for gradients, if it shall learn; the avatar's, if it has one, otherwise"
+    if not settings.residual: return avatar.residual
+    residual = avatar.residual.copy() if avatar.residual else Residual.new(avatar.layout, seed=settings.seed)
+    for x in residual.parameters().values(): x.requires_grad_()
+    return residual
 
 def see_through(
     g: Gaussians,
@@ -186,7 +205,7 @@ def see_through(
     "Mean transparency of what is seen"
     return (moving*(1 - g.opacity)).sum()/moving.sum().clamp(min=1)
 
-# %% ../../nbs/refine/03_refine.ipynb #4ae6e200
+# %% ../../nbs/refine/03_refine.ipynb #5f66ef50
 @dataclass
 class State:
     "All that changes from step to step"
@@ -195,13 +214,17 @@ class State:
     loose: Loose           # corrections of the clip
     moving: Tensor         # (N,) which share of its step each takes
     draw: torch.Generator  # frames and backgrounds
+    residual: Residual|None = None  # what an expression does beyond the mesh
+    residual_adam: Adam|None = None # which moves it, if it learns
     i: int = 0             # steps taken
 
 def start(avatar: Avatar, clip: Sequence, settings: Settings) -> State:
     "Before the first step"
     g, names = avatar.gaussians.clone().requires_grad_(), settings.loose.split()
     loose = Loose(avatar.head, cameras_of(clip) if names else [], names)
-    return State(g, Adam(g), loose, torch.zeros(len(g)).to(g.xyz), seed_all(settings.seed))
+    residual = learning(avatar, settings)
+    return State(g, Adam(g), loose, torch.zeros(len(g)).to(g.xyz), seed_all(settings.seed), residual,
+                 Adam(residual) if settings.residual else None)
 
 def cameras_of(clip: Sequence) -> list[str]:
     "Which camera took each frame"
@@ -226,7 +249,7 @@ def bar_from(i: int, n: int):
     bar.initial = bar.n = bar.last_print_n = i
     return bar
 
-# %% ../../nbs/refine/03_refine.ipynb #212202c1
+# %% ../../nbs/refine/03_refine.ipynb #cf9bd3b9
 @one_thread()
 def refine(
     avatar: Avatar,                # the first guess; it is not changed
@@ -240,7 +263,7 @@ def refine(
     if not len(clip): raise UserError('the clip holds no frame')
     state, look_up = state or start(avatar, clip, settings), look_up or keeper(avatar, clip)
     g, n, figures = state.gaussians, settings.iterations, {}
-    fit = replace(avatar, gaussians=g)
+    fit = replace(avatar, gaussians=g, residual=state.residual)
     for i in (bar := bar_from(state.i, n)):
         if i % max(1, n//settings.looks) == 0: look_around(fit, clip, settings, state, look_up)
         t = int(torch.randint(len(clip), (), generator=state.draw))
@@ -252,11 +275,22 @@ def refine(
         loss.backward()
         check_slope(loss, g, i)
         take_step(state.adam, g, settings, i)
-        correct(state.loose, settings, i)
+        correct(state, settings, i)
         state.i = i + 1
         if on_step: figures = on_step(i, loss.item(), g) or figures
         if i % 10 == 0: bar.set_postfix(loss=f'{loss.item():.4f}', **figures)
-    return replace(avatar, gaussians=g.clone(), made=avatar.made | {'refine': asdict(settings)})
+    return made_of(avatar, state, asdict(settings))
+
+# %% ../../nbs/refine/03_refine.ipynb #fa12ec1e
+def made_of(
+    avatar: Avatar,    # that was begun with
+    state: State,
+    how: dict,         # for the record
+) -> Avatar:
+    "The avatar of a state, on its own"
+    residual = state.residual.copy() if state.residual else None
+    return replace(avatar, gaussians=state.gaussians.clone(), residual=residual,
+                   made=avatar.made | {'refine': how})
 
 # %% ../../nbs/refine/03_refine.ipynb #1aee8c23
 def look_around(

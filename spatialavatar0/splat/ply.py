@@ -100,14 +100,14 @@ def read_ply(
         raise UserError('bound to the triangles of a mesh', path, 'read it with read_bound_ply')
     return _gaussians(path, table).activate()
 
-# %% ../../nbs/splat/08_ply.ipynb #ebab0cd0
+# %% ../../nbs/splat/08_ply.ipynb #bbc15439
 def write_bound_ply(
     path: str|Path,   # .ply
     avatar: Avatar,   # with 3 channels
     degree: int = 3,  # of the spherical harmonics; GaussianAvatars wants 3
 ):
     "PLY of GaussianAvatars: local Gaussians, and the triangle of each in `binding_0`"
-    _write(path, avatar.gaussians, degree, avatar.layout.triangle)
+    _write(path, avatar.at(avatar.codes()).gaussians, degree, avatar.layout.triangle)
 
 # %% ../../nbs/splat/08_ply.ipynb #14180c8a
 def read_bound_ply(

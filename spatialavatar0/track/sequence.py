@@ -172,7 +172,7 @@ def rows(self: Pace, rig, dt) -> Tensor:  # (n,)
     s = [self.turn, self.place, self.jaw, self.eyes, self.expression]
     return torch.cat([torch.full((k,), (a*dt**2)**-2, dtype=torch.float64) for k, a in zip(rig.sizes, s)])
 
-# %% ../../nbs/track/07_sequence.ipynb #143ee627
+# %% ../../nbs/track/07_sequence.ipynb #2031fdf6
 @patch
 def likely(self: Rig,
            own: Tensor,   # (T,n)
@@ -188,8 +188,8 @@ def likely(self: Rig,
                    eyes/(prior.gaze*hinge[[0, 0, 1, 0, 0, 1]])[:, None]])
     r, A = own @ G.T, (G.T @ G).expand(len(own), n, n).clone()
     energy, b = r.square().sum(), r @ G
-    named = ((50*psi, 0, 9), (10*psi, -9, 10)) if self.energy.named else ()
-    for row, lo, hi in ((20*I[6:7], 0, 9), *named):
+    named = ((50*psi, 0, torch.inf), (10*psi, -torch.inf, 10)) if self.energy.named else ()
+    for row, lo, hi in ((20*I[6:7], 0, torch.inf), *named):
         y = own @ row.T
         over = torch.where(y < lo, y - lo, torch.where(y > hi, y - hi, 0))
         energy, b = energy + over.square().sum(), b + over @ row

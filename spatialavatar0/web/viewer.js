@@ -41,7 +41,7 @@ export class Viewer {
     this.head = new Head(this.data);
     this.motions = new Motions(this.data);
     this.orbit = new Orbit(this.data.view);
-    Object.assign(this, {values: {}, playing: null, hold: null, recorder: null,
+    Object.assign(this, {values: {}, acting: {}, playing: null, hold: null, recorder: null,
       background: null, quality: .5, listeners: new Set()});
     this.canvas = element('canvas', {tabindex: 0, role: 'img', 'aria-label':
       'The avatar. Drag or use the arrow keys to go around it, plus and minus to zoom, 0 to go back.'});
@@ -87,8 +87,15 @@ export class Viewer {
     this.changed('values');
   }
 
+  // One instant of a movement that comes from elsewhere, by column, as `Motions.at` has it
+  act(motion) {
+    this.acting = motion;
+    this.changed('acting');
+  }
+
   reset() {
     this.values = {};
+    this.acting = {};
     this.orbit.reset();
     this.play(null);
     this.changed('values', 'view');
@@ -110,7 +117,8 @@ export class Viewer {
   }
 
   changed(...what) {
-    if (what.includes('values')) { this.posed = null; this.panel.set(this.values); }
+    if (what.includes('values')) this.panel.set(this.values);
+    if (what.includes('values') || what.includes('acting')) this.posed = null;
     this.touched = performance.now();
     this.listeners.forEach(f => f(...what));
     this.request();
@@ -164,7 +172,7 @@ export class Viewer {
   // Pose the head, unless it stands so already; `hold` stops a movement at some second
   pose(seconds = this.hold ?? (performance.now() - this.began)/1000) {
     if (this.posed && !this.playing) return false;
-    const motion = this.playing ? this.motions.at(this.playing, seconds % this.motions.seconds(this.playing)) : {};
+    const motion = this.playing ? this.motions.at(this.playing, seconds % this.motions.seconds(this.playing)) : this.acting;
     this.head.pose(codes(this.head, this.data.rest, this.values, motion));
     return this.posed = true;
   }
@@ -295,7 +303,7 @@ export function page() {
   return globalThis.viewer = show(place, bytes, options);
 }
 
-// The widget: its model holds the bytes; values, playing, background and view go both ways
+// The widget: its model holds the bytes; values, playing, background and view go both ways, acting comes
 function render({model, el}) {
   const viewer = show(el, model.get('data'), {controls: model.get('controls')});
   viewer.node.style.height = `${model.get('height')}px`;
@@ -316,7 +324,8 @@ function render({model, el}) {
     playing: from(() => {
       if ((viewer.playing || '') !== model.get('playing')) viewer.play(model.get('playing') || null);
     }),
-    background: from(() => viewer.setBackground(model.get('background') || null))};
+    background: from(() => viewer.setBackground(model.get('background') || null)),
+    acting: from(() => viewer.act(model.get('acting')))};
   for (const [name, f] of Object.entries(follow)) { f(); model.on(`change:${name}`, f); }
   return () => {
     clearTimeout(later);
