@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['SWITCHES', 'TASKS', 'SMALL', 'Switch', 'Plan', 'arc', 'motion', 'film', 'tasks', 'Row', 'grade', 'bench_edit',
-           'table']
+           'table', 'save']
 
-# %% ../../nbs/bench/06_edit.ipynb #2562d4ee
+# %% ../../nbs/bench/06_edit.ipynb #a5e99f47
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .machine import about, markdown
+from .machine import about, markdown, write_json
 from ..camera import Camera
 from ..clip.clip import Frame
+from ..core import atomic_path
 from ..drive.presets import preset
 from ..edit.adversary import Adversary
 from ..edit.clip import Clip, clip_scores, warped_frame_error
@@ -164,7 +166,7 @@ def bench_edit(
                  for t in TASKS]
     return dict(about=about(0), plan=vars(plan), rows=rows)
 
-# %% ../../nbs/bench/06_edit.ipynb #57b207fa
+# %% ../../nbs/bench/06_edit.ipynb #f86d70ec
 def table(result: dict) -> str:
     "A markdown table; the paper's columns stand apart"
     show = lambda x, digits=3: '–' if x != x else f'{x:.{digits}f}'
@@ -178,3 +180,14 @@ def table(result: dict) -> str:
     return markdown(('variant', 'task', 'CLIP-S', 'CLIP-C direction', 'CLIP-C frame',
                      'warped frame error (not CLIP)',
                      'PSNR to the edit, dB', 'paper: CLIP-S', 'paper: CLIP-C'), lines)
+
+def save(
+    result: dict,   # of `bench_edit`
+    out: str|Path,  # folder
+) -> list[Path]:
+    "edit.json and edit.md"
+    out = Path(out)
+    out.mkdir(exist_ok=True)
+    write_json(out/'edit.json', result)
+    with atomic_path(out/'edit.md') as path: path.write_text(table(result), encoding='utf-8')
+    return [out/'edit.json', out/'edit.md']

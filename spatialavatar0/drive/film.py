@@ -42,7 +42,7 @@ def behind(
     i, j = (h - height)//2, (w - width)//2
     return resize(picture, h, w)[i:i + height, j:j + width].clamp(0, 1)
 
-# %% ../../nbs/drive/03a_film.ipynb #2b520872
+# %% ../../nbs/drive/03a_film.ipynb #1d1054a6
 def cutouts(
     avatar: Avatar,
     motion: Motion,
@@ -56,7 +56,8 @@ def cutouts(
             if i % AT_ONCE == 0:
                 part = codes[i:i + AT_ONCE].replace(shape=avatar.shape)
                 vertices = avatar.head.vertices(part)
-            image, alpha = render(avatar.on(vertices[i % AT_ONCE]), camera)
+            world = avatar.at(part[i % AT_ONCE]).on(vertices[i % AT_ONCE])
+            image, alpha = render(world, camera)
         yield torch.cat([image/alpha.clamp(min=1e-3)[..., None], alpha[..., None]], -1).clamp(0, 1)
 
 # %% ../../nbs/drive/03a_film.ipynb #7c3b6237

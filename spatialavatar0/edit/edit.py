@@ -96,7 +96,7 @@ def next_view(state: State) -> int:
     if state.i % n == 0: state.order = torch.randperm(n, generator=state.draw)
     return int(state.order[state.i % n])
 
-# %% ../../nbs/edit/03_edit.ipynb #ccdf96ae
+# %% ../../nbs/edit/03_edit.ipynb #b49a3c99
 def keeper(
     avatar: Avatar,
     frames: Sequence,  # `Frame`s
@@ -120,7 +120,7 @@ def edited_view(
     "What the editor makes of a view"
     original, view, vertices = look_up(t)
     if image is None:
-        with torch.no_grad(): image, _ = render(fit.on(vertices), view.camera, original.new_ones(3))
+        with torch.no_grad(): image, _ = render(fit.at(view.codes).on(vertices), view.camera, original.new_ones(3))
     return edit_picture(editor, image.detach().clamp(0, 1), original, view, state.draw)
 
 # %% ../../nbs/edit/03_edit.ipynb #db19ec2e
@@ -178,7 +178,7 @@ def take_step(
     if 'colour' in state.adam.x:
         with torch.no_grad(): state.gaussians.colour.clamp_(0, 1)
 
-# %% ../../nbs/edit/03_edit.ipynb #0b93e9b3
+# %% ../../nbs/edit/03_edit.ipynb #44e19f26
 def follow(
     fit: Avatar,          # whose Gaussians are the state's
     avatar: Avatar,       # before the edit
@@ -193,7 +193,8 @@ def follow(
     t = next_view(state)
     original, view, vertices = look_up(t)
     white, s = torch.ones(3).to(original), settings
-    image, _, share = look(fit.on(vertices), view.camera, white, s.wabe, s.beta, s.faint, s.clear)
+    world = fit.at(view.codes).on(vertices)
+    image, _, share = look(world, view.camera, white, s.wabe, s.beta, s.faint, s.clear)
     edited = target_of(fit, editor, look_up, t, image, state, s)
     loss = photometric_over(image, edited, torch.ones_like(image[..., 0]), white, s.l1, s.ssim)
     loss = loss + excess(state.gaussians, avatar.gaussians, s)

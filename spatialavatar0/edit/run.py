@@ -102,7 +102,7 @@ def _check_same(path, got, want):
         if what == 'settings': what, a, b = next(((k, a.get(k), b[k]) for k in b if a.get(k) != b[k]), (what, a, b))
         raise UserError(f'of another run: {what} is {a} there, {b} here', path, 'give what it was begun with, or delete it')
 
-# %% ../../nbs/edit/03a_run.ipynb #3cf5c7cc
+# %% ../../nbs/edit/03a_run.ipynb #45f783a2
 @torch.no_grad()
 def sheet(
     fit: Avatar,         # as it is by now
@@ -116,7 +116,7 @@ def sheet(
     draw.set_state(state.draw.get_state())
     for t in sorted({round(k*(n - 1)/5) for k in range(6)}):
         original, view, vertices = look_up(t)
-        image, _ = render(fit.on(vertices), view.camera, original.new_ones(3))
+        image, _ = render(fit.at(view.codes).on(vertices), view.camera, original.new_ones(3))
         edited = edited_view(fit, editor, look_up, t, replace(state, draw=draw), image)
         columns.append(torch.cat([original, edited, image.clamp(0, 1)]))
     low = min(c.shape[0] for c in columns)
