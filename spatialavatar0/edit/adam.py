@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['EPSILON', 'gated_pass', 'slow_pass', 'GatedAdam']
 
-# %% ../../nbs/edit/01b_adam.ipynb #f1506b41
+# %% ../../nbs/edit/01b_adam.ipynb #9caf9503
 import math
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..splat.cpu import flat
@@ -18,7 +19,7 @@ from ..splat.simd import kernel
 from ..splat.team import get_threads, run
 from ..splat.tiles import part
 
-# %% ../../nbs/edit/01b_adam.ipynb #c8d68e71
+# %% ../../nbs/edit/01b_adam.ipynb #eb9b3ae1
 EPSILON = 1e-8  # below this a gradient is rounding error
 
 @kernel
@@ -34,6 +35,7 @@ def gated_pass(t, threads, meeting, x, gradient, mean, square, gate, n1, n2, rat
             square[i, k] += .001*g*(d*d - square[i, k])
             x[i, k] -= g*rate*(mean[i, k]/n1[i])/(math.sqrt(square[i, k]/n2[i]) + EPSILON)
 
+# %% ../../nbs/edit/01b_adam.ipynb #6073553c
 def slow_pass(x, gradient, mean, square, gate, n1, n2, rate):
     "The same in torch"
     g, n1, n2 = (a[:, None] for a in (gate, n1.clamp(min=1e-30), n2.clamp(min=1e-30)))
@@ -41,7 +43,7 @@ def slow_pass(x, gradient, mean, square, gate, n1, n2, rate):
     square.add_(.001*g*(gradient.square() - square))
     x.sub_(g*rate*(mean/n1)/((square/n2).sqrt() + EPSILON))
 
-# %% ../../nbs/edit/01b_adam.ipynb #e092ad8a
+# %% ../../nbs/edit/01b_adam.ipynb #8d78cc4f
 class GatedAdam:
     "Adam for some attributes of Gaussians, with a gate for each Gaussian at each step"
     def __init__(self,
@@ -52,25 +54,31 @@ class GatedAdam:
         self.mean, self.square = zeros(), zeros()
         self.n = torch.zeros(2, len(gaussians)).to(gaussians.xyz)
 
-    @torch.no_grad()
-    def step(self,
-             rates: dict,    # by attribute
-             gate: Tensor):  # (N,) in 0..1
-        "Take a step down the gradients, and forget them"
-        gate = gate.to(self.n)
-        self.n += self.n.new_tensor([[.1], [.001]])*gate*(1 - self.n)
-        for name, x in self.x.items():
-            arrays = x, x.grad, self.mean[name], self.square[name]
-            rows = [a.reshape(len(gate), -1) for a in arrays]
-            self.move(rows, gate, rates[name])
-            x.grad = None
+# %% ../../nbs/edit/01b_adam.ipynb #0acbb7fe
+@patch
+@torch.no_grad()
+def step(self: GatedAdam,
+         rates: dict,    # by attribute
+         gate: Tensor):  # (N,) in 0..1
+    "Take a step down the gradients, and forget them"
+    gate = gate.to(self.n)
+    self.n += self.n.new_tensor([[.1], [.001]])*gate*(1 - self.n)
+    for name, x in self.x.items():
+        arrays = x, x.grad, self.mean[name], self.square[name]
+        rows = [a.reshape(len(gate), -1) for a in arrays]
+        self.move(rows, gate, rates[name])
+        x.grad = None
 
-    def move(self, rows, gate, rate):
-        "By the kernel where that can be"
-        if not simple(*rows): return slow_pass(*rows, gate, *self.n, rate)
-        run(gated_pass, get_threads(), *(a.detach().numpy() for a in rows), *flat(gate.contiguous(), *self.n), rate)
+@patch
+def move(self: GatedAdam, rows, gate, rate):
+    "By the kernel where that can be"
+    if not simple(*rows): return slow_pass(*rows, gate, *self.n, rate)
+    rows, others = [a.detach().numpy() for a in rows], flat(gate.contiguous(), *self.n)
+    run(gated_pass, get_threads(), *rows, *others, rate)
 
-    def tensors(self) -> dict[str, Tensor]:
-        "All that it remembers, by name, in its own memory"
-        parts = {'mean': self.mean, 'square': self.square}
-        return {'n': self.n} | {f'{p} {k}': x for p, xs in parts.items() for k, x in xs.items()}
+# %% ../../nbs/edit/01b_adam.ipynb #ce1070d2
+@patch
+def tensors(self: GatedAdam) -> dict[str, Tensor]:
+    "All that it remembers, by name, in its own memory"
+    parts = {'mean': self.mean, 'square': self.square}
+    return {'n': self.n} | {f'{p} {k}': x for p, xs in parts.items() for k, x in xs.items()}
