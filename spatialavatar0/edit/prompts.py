@@ -16,7 +16,7 @@ from .paint import (Layer, Paint, dots, dye, furrowed, gloss, grade, half, hatch
                                        material, pencil,
                                        shadow, stripes, wrinkles)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #3b4c6f1b
+# %% ../../nbs/edit/04b_prompts.ipynb #60121e93
 COLOURS = dict(
     silver='#b4b9c0', grey='#8e9196', gray='#8e9196', white='#f4f2ee', black='#1c1a1b',
                platinum='#e6dcc3',
@@ -28,6 +28,8 @@ COLOURS = dict(
     violet='#6f3aa8', plum='#5d2348', blue='#2f62c9', navy='#1d2c5e', turquoise='#2bb5b8',
                teal='#1f8a8a',
     green='#2f9a55', emerald='#128a56', yellow='#f0c929', orange='#ef7a1a', beige='#d8c3a5')
+
+# %% ../../nbs/edit/04b_prompts.ipynb #a025be51
 REGIONS = dict(
     hair='hair', lips='lips', lip='lips', lipstick='lips', mouth='lips', brows='brows',
                eyebrows='brows', brow='brows',
@@ -52,7 +54,7 @@ SHADES = dict(dark=(.65, 1.), deep=(.75, 1.1), light=(1.2, .8), bright=(1.12, 1.
 USUAL = dict(lipstick='red', blush='rose', eyeshadow='violet')  # the colour, where none is named
 OF_SKIN = {'tan', 'tanned', 'pale', 'paler', 'fair', 'rosy', 'rosier'}  # say what region they mean
 
-# %% ../../nbs/edit/04b_prompts.ipynb #82118a2a
+# %% ../../nbs/edit/04b_prompts.ipynb #7dff937d
 MATERIALS = dict(
     bronze=('#140b05', '#4a2a12', '#8c5a2b', '#c99a5b', '#f3dfb0'),
     gold=('#2a1600', '#7a4a00', '#c8901a', '#f0c84f', '#fff3c0'),
@@ -67,8 +69,11 @@ STYLES = {'pencil': 'pencil', 'sketch': 'pencil', 'drawing': 'pencil', 'monochro
           'sepia': 'sepia'}
 PATTERNS = dict(stripes=stripes, striped=stripes, stripe=stripes, dots=dots, dotted=dots, half=half)
 AGES = {'older', 'old', 'elderly', 'aged', 'wrinkles', 'wrinkled', 'wrinkly'}
+
+# %% ../../nbs/edit/04b_prompts.ipynb #cc2bdfe7
 FILLERS = set('''make turn give paint dye colour color change let put wear wearing have has get
-    her his their its the a an to into in of on like look looking as if she he they it were was is be him them person somebody
+    her his their its the a an
+    to into in of on like look looking as if she he they it were was is be him them person somebody
     someone woman man head statue bust made with some and very little much more slightly natural'''.split())
 FACEPAINT = {'facepaint', 'warpaint', 'paint', 'painted'}
 
@@ -95,7 +100,7 @@ def clauses(
 
 _HANGING = {*COLOURS, *SHADES, *FACEPAINT} | (COMPARATIVES.keys() - OF_SKIN)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #46775fde
+# %% ../../nbs/edit/04b_prompts.ipynb #5ffd8a36
 class Meaning(NamedTuple):
     "What a clause asks for"
     layers: list   # one coat, in coats
@@ -103,6 +108,7 @@ class Meaning(NamedTuple):
     relief: object = None
     finish: object = None
 
+# %% ../../nbs/edit/04b_prompts.ipynb #c0799150
 def shaded(words: list[str], colour: str) -> object:
     "The dye of a colour word, lighter or darker where a shade precedes it"
     light = 1.
@@ -110,6 +116,7 @@ def shaded(words: list[str], colour: str) -> object:
     rgb = [min(255, round(int(COLOURS[colour][i:i+2], 16)*light)) for i in (1, 3, 5)]
     return dye('#%02x%02x%02x' % tuple(rgb))
 
+# %% ../../nbs/edit/04b_prompts.ipynb #733668d0
 def of_region(words: list[str]) -> Meaning|None:
     "A colour, or a comparative, and a region"
     region = next((REGIONS[w] for w in words if w in REGIONS), None)
@@ -126,7 +133,7 @@ def of_region(words: list[str]) -> Meaning|None:
     return Meaning([[l] for l in layers], ' '.join([*more, *shades, *([colour] if colour else []),
                                                     word]))
 
-# %% ../../nbs/edit/04b_prompts.ipynb #f5ddb075
+# %% ../../nbs/edit/04b_prompts.ipynb #3a679a4c
 EVERY = 'hair', 'skin', 'clothes', 'eyes', 'rest'  # what together is everybody
 
 def of_material(words: list[str]) -> Meaning|None:
@@ -137,6 +144,7 @@ def of_material(words: list[str]) -> Meaning|None:
     light = [Layer('all', grade(.72), 1., shadow), Layer('all', grade(1.25, .8), .8, gloss)]
     return Meaning([[Layer(r, row) for r in EVERY], light], f'a {name} statue')
 
+# %% ../../nbs/edit/04b_prompts.ipynb #59e019ae
 def of_style(words: list[str]) -> Meaning|None:
     "All of the picture"
     name = next((STYLES[w] for w in words if w in STYLES), None)
@@ -145,7 +153,7 @@ def of_style(words: list[str]) -> Meaning|None:
     if name != 'pencil': return Meaning([coat], f'a {name} photograph')
     return Meaning([coat, [Layer('all', grade(.8), 1., hatch)]], 'a pencil sketch', finish=pencil)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #1e657a49
+# %% ../../nbs/edit/04b_prompts.ipynb #efd562c4
 def of_pattern(words: list[str]) -> Meaning|None:
     "Paint on the face: one colour, or two that alternate"
     pattern = next((PATTERNS[w] for w in words if w in PATTERNS), None)
@@ -156,6 +164,7 @@ def of_pattern(words: list[str]) -> Meaning|None:
         coat.append(Layer('skin', dye(COLOURS[colours[1]]), .9, lambda avatar: 1 - pattern(avatar)))
     return Meaning([coat], ' and '.join(colours) + ' face paint')
 
+# %% ../../nbs/edit/04b_prompts.ipynb #d9d0d728
 def of_age(words: list[str]) -> Meaning|None:
     "Folds, darker and carved; duller skin, and grey in the hair"
     if not AGES & set(words): return None
@@ -165,7 +174,7 @@ def of_age(words: list[str]) -> Meaning|None:
     return Meaning([[folds, *grey], [Layer('skin', grade(.98, .9), .6)]], 'an old person',
                    relief=furrowed)
 
-# %% ../../nbs/edit/04b_prompts.ipynb #88a5659d
+# %% ../../nbs/edit/04b_prompts.ipynb #0ae6dfe5
 RULES = of_age, of_material, of_style, of_pattern, of_region
 KNOWN = {*COLOURS, *REGIONS, *COMPARATIVES, *SHADES, *MATERIALS, *STYLES, *PATTERNS, *AGES, *FACEPAINT}
 HELP = ('a colour and a region (silver hair, red lipstick, blue eyes), '
@@ -176,6 +185,7 @@ OTHER = ('for any other sentence use the editor InstructPix2Pix: pip install "sp
          'hf download timbrooks/instruct-pix2pix --local-dir FOLDER on a machine with a network, '
          'and --editor FOLDER')
 
+# %% ../../nbs/edit/04b_prompts.ipynb #bbe02d96
 def parse(
     prompt: str,
 ) -> Paint:  # an editor
