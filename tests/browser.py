@@ -94,7 +94,7 @@ class Page:
         while time.time() < end:
             if found := self.run(script): return found
             time.sleep(.05)
-        raise TimeoutError(f'{script}; {self.errors()}')
+        raise TimeoutError(f'{script}; {self.errors()[-3:]}')
 
     def errors(self):
         "What the page complained of"

@@ -116,8 +116,8 @@ def test_the_tutorial(lab, tmp_path):
     with browser.Page(1300, 900, flags=camera) as page:
         page.open(lab, 'globalThis.jupyterapp && document.querySelectorAll(".jp-Notebook .jp-Cell").length >= 3', 90)
         run_all(page)
-        page.wait('!!document.querySelector(".sav-eye button")', 240)
-        page.wait('!!(globalThis.viewer = document.querySelector(".sav")?.viewer) && viewer.drawn > 0', 60)
+        page.wait('!!document.querySelector(".sav-eye button")', 600)
+        page.wait('!!(globalThis.viewer = document.querySelector(".sav")?.viewer) && viewer.drawn > 0', 120)
         viewer_obeys(page, tmp_path)
         panel_obeys(page, tmp_path)
         camera_drives(page, tmp_path)

@@ -50,7 +50,8 @@ def film(
         yield Shot(picture, due)
 
 # %% ../../nbs/drive/09_live.ipynb #6b332c32
-CAMERAS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}'), 'win32': ('dshow', 'video={}')}
+CAMERAS = {'linux': ('v4l2', '/dev/video{}'), 'darwin': ('avfoundation', '{}'),
+           'win32': ('dshow', 'video={}')}
 
 def webcam(
     device: int|str = 0,     # number, or the camera's name; Windows wants the name
@@ -66,7 +67,8 @@ def webcam(
         raise UserError(f'no camera answers ({e.__class__.__name__})', name,
                         'give the number or name of another, or the path of a film') from None
     with container:
-        for frame in container.decode(video=0): yield Shot(frame.to_ndarray(format='rgb24'), time.perf_counter())
+        for frame in container.decode(video=0):
+            yield Shot(frame.to_ndarray(format='rgb24'), time.perf_counter())
 
 # %% ../../nbs/drive/09_live.ipynb #342074d9
 class Newest:
@@ -100,7 +102,7 @@ class Newest:
 # %% ../../nbs/drive/09_live.ipynb #e6796257
 @patch
 def take(self: Newest):
-    "The newest item, once there is one that was not taken yet; None at the end; raises what the source raised"
+    "The newest item, once there is one not taken yet; None at the end; raises what the source raised"
     with self.news:
         self.news.wait_for(lambda: self.kept is not None or self.over)
         item, self.kept = self.kept, None
@@ -280,7 +282,8 @@ class Live:
         clock: Callable = time.perf_counter,
         **kwargs,              # of `Performer`
     ):
-        self.head, self.show, self.watch, self.clock, self.kwargs = head, show, watch or Watcher(), clock, kwargs
+        self.head, self.show, self.watch = head, show, watch or Watcher()
+        self.clock, self.kwargs = clock, kwargs
         self.perform, self.took, self.played = None, [], []
 
 # %% ../../nbs/drive/09_live.ipynb #1f22a991

@@ -38,7 +38,7 @@ def widget_class() -> type:
         values = shared(traitlets.Dict)            # name of an action or angle -> number, as for `pull`
         view = shared(traitlets.Dict)              # yaw and pitch, degrees; distance; target; fov
         playing = shared(traitlets.Unicode, '')    # name of a movement
-        acting = shared(traitlets.Dict)            # an instant of a movement from elsewhere, by `motion_columns`
+        acting = shared(traitlets.Dict)            # an instant of a movement, as `motion_columns`
         background = shared(traitlets.Unicode, '') # a CSS colour; '' is the studio's wall
         height = shared(traitlets.Int, 560)        # pixels
         controls = shared(traitlets.Bool, True)    # with sliders and buttons
@@ -88,6 +88,7 @@ def encode(
     Image.fromarray(as_bytes(image)).save(buffer, *(['PNG'] if sharp else ['JPEG']), quality=80)
     return buffer.getvalue()
 
+# %% ../../nbs/drive/06_widget.ipynb #a20f86fa
 def _later(seconds, f):
     "Call `f` after so many seconds where there is a loop, as in a notebook, and at once elsewhere"
     try: return asyncio.get_running_loop().call_later(seconds, f)
