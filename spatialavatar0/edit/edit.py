@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'Settings', 'identity', 'record', 'State', 'start', 'next_view', 'keeper', 'edited_view', 'target_of',
-           'excess', 'check_slope', 'take_step', 'follow', 'edit']
+           'excess', 'check_slope', 'take_step', 'next_door', 'follow', 'edit']
 
 # %% ../../nbs/edit/03_edit.ipynb #2765f467
 import hashlib, math
@@ -178,7 +178,19 @@ def take_step(
     if 'colour' in state.adam.x:
         with torch.no_grad(): state.gaussians.colour.clamp_(0, 1)
 
-# %% ../../nbs/edit/03_edit.ipynb #44e19f26
+# %% ../../nbs/edit/03_edit.ipynb #1e5471bf
+def next_door(
+    state: State,
+    look_up: Callable,  # a `keeper`
+    t: int,             # number of the view
+) -> Tensor|None:       # (H,W,3)
+    "What the editor made of the frame before or after, before the same camera"
+    camera = look_up(t)[1].camera.world_to_camera
+    beside = (k for k in (t - 1, t + 1) if k in state.edits)
+    return next((state.edits[k] for k in beside
+                 if torch.equal(look_up(k)[1].camera.world_to_camera, camera)), None)
+
+# %% ../../nbs/edit/03_edit.ipynb #afd4564e
 def follow(
     fit: Avatar,          # whose Gaussians are the state's
     avatar: Avatar,       # before the edit
@@ -199,12 +211,13 @@ def follow(
     loss = photometric_over(image, edited, torch.ones_like(image[..., 0]), white, s.l1, s.ssim)
     loss = loss + excess(state.gaussians, avatar.gaussians, s)
     joined = adversary is not None and state.i >= s.adversary*s.iterations
-    if joined: loss = loss + adversary.generator_loss(edited, image)
+    neighbour = next_door(state, look_up, t) if joined else None
+    if joined: loss = loss + adversary.generator_loss(edited, image, neighbour)
     take_step(state, loss, share if region is None else share*region, s)
-    if joined: adversary.update(edited, image.detach())
+    if joined: adversary.update(edited, image.detach(), neighbour)
     return loss.detach()
 
-# %% ../../nbs/edit/03_edit.ipynb #ab6004e1
+# %% ../../nbs/edit/03_edit.ipynb #1cf43284
 @one_thread()
 def edit(
     avatar: Avatar,                  # it is not changed
@@ -212,7 +225,7 @@ def edit(
     editor: Editor,
     settings: Settings = Settings(),
     region: Tensor|None = None,      # (N,) bool, which Gaussians may move
-    adversary = None,                # with `generator_loss(edited, image)` and `update(edited, image)`
+    adversary = None,                # with `generator_loss` and `update`, each of (edited, image, neighbour)
     on_step: Callable|None = None,   # on_step(i, loss, gaussians) after each step
     state: State|None = None,        # to go on from, changed in place
     look_up: Callable|None = None,   # a `keeper`

@@ -6,7 +6,7 @@
 __all__ = ['MOST_LAYERS', 'MIN_LIGHT', 'LN2', 'alpha_at', 'walk', 'fade', 'mix', 'draw_rays', 'hand_out', 'weighed',
            'back_by_rule', 'back_by_omega', 'back_along_rays', 'stacks', 'Rays', 'render_rays']
 
-# %% ../../nbs/edit/01a_rays.ipynb #4952a5d3
+# %% ../../nbs/edit/01a_rays.ipynb #b2a0442f
 import math
 
 import numpy as np
@@ -18,12 +18,12 @@ from ..camera import Camera
 from ..splat.cpu import Lease, features_of, flat, lens_of, ready, tail_of
 from ..splat.cpu import forward as splat_forward
 from ..splat.gaussians import WorldGaussians
-from ..splat.screen import (A, B, BLUE, C, GREEN, LINE, LOG2_255, PEAK, RED, TILE, X, Y, f32,
-                                         project_backward)
+from ..splat.screen import (A, B, BLUE, C, GREEN, LINE, LOG2_255, PEAK, RED, TILE, X, Y,
+                                         f32, project_backward)
 from ..splat.simd import inner, kernel
 from ..splat.team import get_threads, meet, run
 
-# %% ../../nbs/edit/01a_rays.ipynb #7840cbe7
+# %% ../../nbs/edit/01a_rays.ipynb #decdcec6
 MOST_LAYERS = 1 + math.ceil(math.log(1e-4)/math.log(254/255))
 MIN_LIGHT, LN2 = f32(1e-4), f32(math.log(2))
 
@@ -35,6 +35,7 @@ def alpha_at(lines, p, x, y):
     e = lines[p + PEAK] - t*t - u*u
     return f32(math.exp(e*LN2)) if e >= f32(-LOG2_255) else f32(0)
 
+# %% ../../nbs/edit/01a_rays.ipynb #e6b9effc
 @inner
 def walk(lo, hi, pairs, lines, x, y, who, alphas, lights):
     "The layers of the pixel at x, y, on three stacks: how many there are, and the light behind them"
@@ -48,7 +49,7 @@ def walk(lo, hi, pairs, lines, x, y, who, alphas, lights):
         n, light = n + 1, after
     return n, light
 
-# %% ../../nbs/edit/01a_rays.ipynb #00ed1cb0
+# %% ../../nbs/edit/01a_rays.ipynb #2b0e7343
 @inner
 def fade(light, beta): return f32(math.exp(beta*(light - f32(1))))
 
@@ -62,6 +63,7 @@ def mix(n, who, alphas, lights, lines, beta):
         g, b = g + w*lines[p + GREEN], b + w*lines[p + BLUE]
     return total, r, g, b
 
+# %% ../../nbs/edit/01a_rays.ipynb #0bbf0bee
 @kernel
 def draw_rays(t, threads, meeting, pairs, lines, starts, columns, width, height, beta, background, image,
               who, alphas, lights):
@@ -70,8 +72,8 @@ def draw_rays(t, threads, meeting, pairs, lines, starts, columns, width, height,
         x0, y0 = tile % columns*TILE, tile//columns*TILE
         for y in range(y0, min(y0 + TILE, height)):
             for x in range(x0, min(x0 + TILE, width)):
-                n, left = walk(starts[tile], starts[tile + 1], pairs, lines, f32(x + .5), f32(y + .5), who[t],
-                               alphas[t], lights[t])
+                n, left = walk(starts[tile], starts[tile + 1], pairs, lines, f32(x + .5), f32(y + .5),
+                               who[t], alphas[t], lights[t])
                 sums = mix(n, who[t], alphas[t], lights[t], lines, beta)
                 scale = (f32(1) - left)/sums[0] if n > 0 else f32(0)
                 for c in range(3): image[c, y, x] = scale*sums[1 + c] + left*background[c]
@@ -92,7 +94,7 @@ def hand_out(total, p, lines, x, y, w, d, slope):
 @inner
 def weighed(d, r, g, b): return d[0]*r + d[1]*g + d[2]*b
 
-# %% ../../nbs/edit/01a_rays.ipynb #d6ad4cd5
+# %% ../../nbs/edit/01a_rays.ipynb #16d4cccd
 @inner
 def back_by_rule(n, end, x, y, d, lines, beta, total, who, alphas, lights):
     "Mode `backward`; `end` is s"
@@ -104,6 +106,7 @@ def back_by_rule(n, end, x, y, d, lines, beta, total, who, alphas, lights):
         behind += a*more
         hand_out(total, p, lines, x, y, w, d, w*more)
 
+# %% ../../nbs/edit/01a_rays.ipynb #e1f830cf
 @inner
 def back_by_omega(n, left, end, x, y, d, lines, beta, total, who, alphas, lights):
     "Mode `forward`"
@@ -118,47 +121,50 @@ def back_by_omega(n, left, end, x, y, d, lines, beta, total, who, alphas, lights
         hand_out(total, p, lines, x, y, w*scale, d, own - a/(f32(1) - a)*shade)
         shade += beta*lights[k]*own
 
-# %% ../../nbs/edit/01a_rays.ipynb #4141c70e
+# %% ../../nbs/edit/01a_rays.ipynb #898316e1
 @kernel
-def back_along_rays(t, threads, meeting, n, world, tail, grads, lens, pairs, lines, starts, columns, width, height,
-                    beta, by_rule, background, d_image, d_alpha, totals, spare, who, alphas, lights):
+def back_along_rays(t, threads, meeting, n, world, tail, grads, lens, pairs, lines, starts, columns, width,
+                    height, beta, by_rule, background, d_image, d_alpha, totals, spare, who, alphas, lights):
     "Gradients of the n Gaussians"
-    size, d = (n + 16)*LINE, spare[t]
+    size, d, stack, alpha, light = (n + 16)*LINE, spare[t], who[t], alphas[t], lights[t]
     total = totals[t*size:(t + 1)*size]
     for tile in range(t, len(starts) - 1, threads):
         x0, y0 = tile % columns*TILE, tile//columns*TILE
         for row in range(y0, min(y0 + TILE, height)):
             for column in range(x0, min(x0 + TILE, width)):
                 x, y, end = f32(column + .5), f32(row + .5), -d_alpha[row, column]
-                m, left = walk(starts[tile], starts[tile + 1], pairs, lines, x, y, who[t], alphas[t], lights[t])
+                m, left = walk(starts[tile], starts[tile + 1], pairs, lines, x, y, stack, alpha, light)
                 for c in range(3):
                     d[c] = d_image[c, row, column]
                     end += d[c]*background[c]
-                if by_rule: back_by_rule(m, end, x, y, d, lines, beta, total, who[t], alphas[t], lights[t])
-                else: back_by_omega(m, left, end, x, y, d, lines, beta, total, who[t], alphas[t], lights[t])
+                if by_rule: back_by_rule(m, end, x, y, d, lines, beta, total, stack, alpha, light)
+                else: back_by_omega(m, left, end, x, y, d, lines, beta, total, stack, alpha, light)
     meet(meeting, threads)
     project_backward(t, threads, n, world, tail, lens, 3, totals, grads, spare[t])
 
-# %% ../../nbs/edit/01a_rays.ipynb #d1b56ba0
+# %% ../../nbs/edit/01a_rays.ipynb #0c9c5507
 def stacks(ws, threads):
     "Room for the layers of one ray, for each thread"
     size = threads, MOST_LAYERS
     return ws('who', size, np.int64), ws('alphas', size), ws('lights', size)
 
+# %% ../../nbs/edit/01a_rays.ipynb #869dc6c7
 class Rays(torch.autograd.Function):
     "The kernels; the ordinary picture, or the one by omega, and in both cases WABE's gradient"
     @staticmethod
     def forward(ctx, camera, beta, by_rule, background, *world):
         lease, size = Lease(), (camera.height, camera.width)
         image, alpha, lens = torch.empty(3, *size), torch.empty(size), lens_of(camera)
-        plan, *_ = splat_forward(lease.workspace, flat(*world), features_of(world[3]), lens, camera.width,
-                                 camera.height, *flat(background), image.numpy(), alpha.numpy(), False)
+        plan, *_ = splat_forward(
+            lease.workspace, flat(*world), features_of(world[3]), lens, camera.width, camera.height,
+            *flat(background), image.numpy(), alpha.numpy(), False)
         tiles = plan.pairs, plan.lines, plan.starts, plan.size[2], camera.width, camera.height, f32(beta)
         if not by_rule:
             run(draw_rays, plan.threads, *tiles, *flat(background), image.numpy(),
                 *stacks(lease.workspace, plan.threads))
         ctx.save_for_backward(background, *world)
-        ctx.lease, ctx.tiles, ctx.lens, ctx.by_rule, ctx.threads = lease, tiles, lens, by_rule, plan.threads
+        ctx.lease, ctx.tiles, ctx.lens = lease, tiles, lens
+        ctx.by_rule, ctx.threads = by_rule, plan.threads
         return image, alpha
 
     @staticmethod
@@ -172,7 +178,7 @@ class Rays(torch.autograd.Function):
             ws('totals', threads*(n + 16)*LINE), ws('spare', (threads, 304)), *stacks(ws, threads))
         return None, None, None, None, *grads
 
-# %% ../../nbs/edit/01a_rays.ipynb #bf8968f3
+# %% ../../nbs/edit/01a_rays.ipynb #4ca89f64
 def render_rays(
     world: WorldGaussians,    # N Gaussians with 3 channels
     camera: Camera,
@@ -183,6 +189,7 @@ def render_rays(
     "WABE on the processor, in float32; raises `ValueError` for wrong shapes and for NaN"
     if world.colour.shape[-1] != 3:
         raise ValueError(f'colour: got {world.colour.shape[-1]} channels, want 3')
-    world, background = ready(world, camera, world.colour.new_zeros(3) if background is None else background)
+    if background is None: background = world.colour.new_zeros(3)
+    world, background = ready(world, camera, background)
     image, alpha = Rays.apply(camera, beta, mode == 'backward', background, *world)
     return image.permute(1, 2, 0), alpha

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['FORMAT', 'COLUMNS', 'tensors_of', 'belongs_to', 'save_state', 'load_state', 'sheet', 'Log', 'run']
 
-# %% ../../nbs/edit/03a_run.ipynb #0e8da37c
+# %% ../../nbs/edit/03a_run.ipynb #86e513b6
 import json, time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -48,7 +49,7 @@ def belongs_to(
     return {'avatar': identity(avatar), 'views': [n, looks], 'editor': editor.caption(),
             'settings': asdict(settings), 'region': None if region is None else int(region.sum())}
 
-# %% ../../nbs/edit/03a_run.ipynb #b7cf3fd1
+# %% ../../nbs/edit/03a_run.ipynb #1486311a
 FORMAT = 'spatialavatar0 edit checkpoint 1'
 
 def save_state(
@@ -63,6 +64,7 @@ def save_state(
     header = json.dumps(dict(format=FORMAT, i=state.i, about=about))
     with atomic_path(path) as temporary: temporary.write_bytes(save(tensors, {'checkpoint': header}))
 
+# %% ../../nbs/edit/03a_run.ipynb #f33111bf
 def load_state(
     path: Path,    # as `save_state` wrote it
     state: State,  # of a run that begins; filled in
@@ -81,7 +83,7 @@ def load_state(
     state.draw.set_state(tensors['draw'])
     state.i = header['i']
 
-# %% ../../nbs/edit/03a_run.ipynb #2ca11515
+# %% ../../nbs/edit/03a_run.ipynb #f552f5ff
 def _read(path):
     "Header and tensors of a checkpoint"
     try:
@@ -94,13 +96,16 @@ def _read(path):
         raise UserError('not a checkpoint of an edit', path, 'delete it and begin again')
     return header, tensors
 
+# %% ../../nbs/edit/03a_run.ipynb #95e704f9
 def _check_same(path, got, want):
     "Raise `UserError`, naming what differs, for a checkpoint of another run"
     for what in want:
         a, b = got.get(what), want[what]
         if a == b: continue
-        if what == 'settings': what, a, b = next(((k, a.get(k), b[k]) for k in b if a.get(k) != b[k]), (what, a, b))
-        raise UserError(f'of another run: {what} is {a} there, {b} here', path, 'give what it was begun with, or delete it')
+        if what == 'settings':
+            what, a, b = next(((k, a.get(k), b[k]) for k in b if a.get(k) != b[k]), (what, a, b))
+        raise UserError(f'of another run: {what} is {a} there, {b} here', path,
+                        'give what it was begun with, or delete it')
 
 # %% ../../nbs/edit/03a_run.ipynb #45f783a2
 @torch.no_grad()
@@ -122,7 +127,7 @@ def sheet(
     low = min(c.shape[0] for c in columns)
     return torch.cat([c[:low] for c in columns], 1)
 
-# %% ../../nbs/edit/03a_run.ipynb #fc99aff1
+# %% ../../nbs/edit/03a_run.ipynb #e2886a1a
 COLUMNS = 'iteration', 'seconds', 'loss'
 
 class Log:
@@ -136,24 +141,29 @@ class Log:
         self.every = max(1, n//50)
         rows = rows_until(path, done, len(COLUMNS)) if done else []
         self.began = time.perf_counter() - (float(rows[-1].split(',')[1]) if rows else 0)
-        with atomic_path(path) as temporary: temporary.write_text('\n'.join([','.join(COLUMNS), *rows, '']))
+        table = '\n'.join([','.join(COLUMNS), *rows, ''])
+        with atomic_path(path) as temporary: temporary.write_text(table)
 
-    def __call__(self, i: int, loss: float, gaussians: Gaussians):
-        "After step i"
-        self.losses.append(loss)
-        done = i + 1
-        if done % self.every and done < self.n: return
-        row = done, time.perf_counter() - self.began, sum(self.losses)/len(self.losses)
-        with open(self.path, 'a') as f: f.write(','.join(f'{x:.6g}' for x in row) + '\n')
-        self.losses = []
-        if done % (10*self.every) == 0 or done == self.n: self.show(done)
+# %% ../../nbs/edit/03a_run.ipynb #8fc5987b
+@patch
+def __call__(self: Log, i: int, loss: float, gaussians: Gaussians):
+    "After step i"
+    self.losses.append(loss)
+    done = i + 1
+    if done % self.every and done < self.n: return
+    row = done, time.perf_counter() - self.began, sum(self.losses)/len(self.losses)
+    with open(self.path, 'a') as f: f.write(','.join(f'{x:.6g}' for x in row) + '\n')
+    self.losses = []
+    if done % (10*self.every) == 0 or done == self.n: self.show(done)
 
-    def show(self, done: int):
-        folder = self.path.with_suffix('')
-        folder.mkdir(exist_ok=True)
-        write_image(folder/f'{done:05d}.png', self.draw())
+@patch
+def show(self: Log, done: int):
+    "A sheet into the folder"
+    folder = self.path.with_suffix('')
+    folder.mkdir(exist_ok=True)
+    write_image(folder/f'{done:05d}.png', self.draw())
 
-# %% ../../nbs/edit/03a_run.ipynb #dd02e84a
+# %% ../../nbs/edit/03a_run.ipynb #5e3be4d2
 def run(
     avatar: Avatar,                 # before
     frames: Sequence|None,          # `Frame`s; `views` of the avatar where not given
@@ -178,7 +188,8 @@ def run(
         if path.exists(): load_state(path, state, about, adversary)
         so_far = lambda: replace(avatar, gaussians=state.gaussians.clone(),
                                  made=record(avatar, editor, settings, stopped=state.i))
-        log = Log(beside('.edit.csv'), lambda: sheet(so_far(), editor, look_up, n, state), settings.iterations, state.i)
+        draw = lambda: sheet(so_far(), editor, look_up, n, state)
+        log = Log(beside('.edit.csv'), draw, settings.iterations, state.i)
         def on_step(i, loss, gaussians):
             log(i, loss, gaussians)
             if asked or state.i % every == 0: save_state(path, state, about, adversary)
