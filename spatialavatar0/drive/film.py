@@ -124,7 +124,7 @@ def beside(
             raise ValueError(f'films: got pictures {high} high, want one height')
         yield torch.cat(shots, 1)
 
-# %% ../../nbs/drive/03a_film.ipynb #f855634d
+# %% ../../nbs/drive/03a_film.ipynb #efa7b7e9
 def write_film(
     path: str|Path,              # .mp4, .gif, or a folder
     pictures: Iterable[Tensor],  # (H,W,3), or (H,W,4) with straight alpha
@@ -156,7 +156,7 @@ def film(
     "An avatar in motion, on any background, as a film of any kind"
     cameras = cameras or list(motion.cameras) or head_camera(avatar)
     cameras = [cameras]*len(motion) if isinstance(cameras, Camera) else cameras
-    if str(background).lower() in CLEAR: pictures = cutouts(avatar, motion, cameras, base)
+    if background is not None and str(background).lower() in CLEAR: pictures = cutouts(avatar, motion, cameras, base)
     else:
         wall = behind(background, cameras[0].height, cameras[0].width)
         pictures = frames(avatar, motion, cameras, base, wall)
