@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import yaml
-from docs_check import sidebar
+from docs_check import plain, sidebar
+from nbconvert import HTMLExporter
 from project import nbs, notebooks, pages, root
 
 
@@ -29,6 +31,17 @@ def test_the_order_of_the_book():
     titles = [title for title, _ in sidebar(nbs) if title in order]
     assert titles == list(order) and next(sidebar(nbs)) == (None, 'index.ipynb')
     assert (nbs/'_quarto.yml').resolve() == root/'_quarto.yml'
+
+
+def test_code_that_is_not_to_be_seen_is_not():
+    "`echo: false` leaves a figure without the code that drew it, `include: false` neither"
+    cell = nbformat.v4.new_code_cell
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_raw_cell('---\ntitle: t\ndescription: d\n---'), cell('seen = 1'),
+                                         cell('#| echo: false\n#| fig-alt: a text\ndrawn = 2'), cell('#| include: false\ngone = 3')])
+    done = plain(nb)[0]
+    page = HTMLExporter(template_name='basic').from_notebook_node(done)[0]
+    assert done.cells[2].metadata.alt == 'a text'
+    assert 'seen' in page and 'drawn' not in page and 'gone' not in page
 
 
 def test_workflows_pin_what_they_run():

@@ -25,9 +25,9 @@ import project
 
 shell = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1rem; display: flex; gap: 2rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 78rem; padding: 1rem; display: flex; gap: 2rem }}
 nav {{ flex: 0 0 11rem; font-size: .9rem }} nav b {{ display: block; margin-top: .8rem }} nav a {{ display: block }}
-main {{ min-width: 0; flex: 1 }} img {{ max-width: 100%; height: auto }} pre {{ overflow-x: auto; padding: .6rem }}
+main {{ min-width: 0; flex: 1 }} img {{ max-width: 100%; height: auto }} pre {{ overflow-x: auto; padding: .6rem; font-size: .82rem }}
 .highlight pre {{ background: #f5f5f5 }} td, th {{ padding: .1rem .6rem; text-align: left }} .anchor-link {{ display: none }}
 </style><script>MathJax = {{tex: {{inlineMath: [['$', '$']]}}}}</script>
 <script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"></script></head>
@@ -43,8 +43,8 @@ def plain(nb):
         if cell.cell_type == 'code':
             said = dict(re.findall(r'^#\|\s*([\w-]+):[ ]*(.*)$', cell.source, flags=re.M))
             if said.get('include') == 'false': continue
-            if said.get('echo') == 'false': cell['transient'] = {'remove_source': True}
-            cell.metadata = nbformat.from_dict({'alt': said['fig-alt'].strip('"\'')} if 'fig-alt' in said else {})
+            cell.metadata = nbformat.from_dict({'transient': {'remove_source': said.get('echo') == 'false'}})
+            if 'fig-alt' in said: cell.metadata['alt'] = said['fig-alt'].strip('"\'')
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
         elif cell.cell_type == 'markdown': cell.source = re.sub(r'^:::.*$', '', cell.source, flags=re.M)
         cells.append(cell)
