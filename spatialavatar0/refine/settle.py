@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..core import UserError, progress
 from ..head.model import HeadCodes
-from .fast import Adam, photometric_over
+from .fast import Adam
 from .refine import cosine
 from ..runs import one_thread
 from ..splat.avatar import Avatar
+from ..splat.photometric import photometric_over
 from ..splat.render import render
 
 # %% ../../nbs/refine/05_settle.ipynb #b74f0aa5

@@ -28,7 +28,8 @@ from ..core import UserError, atomic_path, progress
 from ..head.mesh import rasterize
 from ..head.model import HeadCodes, HeadModel, open_head
 from ..runs import one_thread
-from .cutout import CROPS, Mattes, bare, carry, coarse, crop_path, fine, own_colour, steady
+from .cutout import (CROPS, Mattes, bare, carry, coarse, crop_path, fine, own_colour,
+                                         steady)
 from .fit import Energy, Prior
 from .follow import Follower, Seen, extent
 from .matte import box_mean
