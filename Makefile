@@ -58,5 +58,5 @@ $(VENV)/.for-demo: $(SOURCES) | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.for-test: $(SOURCES) | $(BIN)/pip
-	$(INSTALL) '.[track,train,dev]'
+	$(INSTALL) '.[track,train,edit,scale,dev]'
 	@touch $@ $(VENV)/.for-demo

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['demo', 'track', 'overlay', 'create', 'refine', 'train', 'parser', 'main']
 
-# %% ../nbs/90_cli.ipynb #056bfaf1
+# %% ../nbs/90_cli.ipynb #d9349cf1
 import argparse, contextlib, logging, sys, tempfile
 from pathlib import Path
 
 from .files import convert, doctor, head, info, pick_head, ready_head, repair
 from .files import target, wrong, wrote
 from .measuring import BENCHES, bench, fleet, metrics
-from .using import FILES, blend, drive, edit, export, graft, undo
+from .using import FILES, blend, drive, edit, export, graft, settle, undo
 
 # %% ../nbs/90_cli.ipynb #b6bf32c1
 def demo(
@@ -163,13 +163,14 @@ _HEAD = _arg('--head', metavar='FILE', help='another head model than the open on
 _SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
-# %% ../nbs/90_cli.ipynb #50de5ec8
+# %% ../nbs/90_cli.ipynb #8bf7cd60
 def _film():
     "Arguments about films"
     yield _arg('--fps', type=float, metavar='F', help='of a film: frames a second; its own, at most 30')
     yield _arg('--crop', choices=('smooth', 'fixed', 'none'), default='smooth',
                help='of a film: a square that follows the head, one that stays, or the whole picture')
-    yield _arg('--shoulders', choices=('cut', 'keep'), default='cut', help='beyond those of the head model')
+    yield _arg('--shoulders', choices=('cut', 'keep', 'bare'), default='cut',
+               help='cut those beyond the head model, keep them, or cut all clothes as well')
     yield _arg('--mattes', metavar='PATH', help='of a film: a folder of pictures, or a film')
     yield _arg('--face', type=_count, default=1, metavar='N', help='of several: 1 is the largest')
 
@@ -233,6 +234,13 @@ def _using():
            _out('FILE'), _arg('--preset', metavar='NAME', help='a face to freeze, or to go along as an animation (glb)'),
            _arg('--at', type=float, default=0., metavar='S', help='which second of it to freeze'),
            _arg('--up', choices=('y', '-y'), help='which way is up, where the format leaves it open'), _HEAD)
+
+# %% ../nbs/90_cli.ipynb #877fd6b9
+def _settling():
+    "The verb that mends a clip by its avatar"
+    yield (settle, 'spatialavatar0 settle me.safetensors me_clip -o settled_clip',
+           _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('CLIP'),
+           _arg('--steps', type=_count, default=12, metavar='N', help='for each frame, 12 if not given'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #425b7afb
 def _editing():
@@ -307,9 +315,9 @@ def _measuring():
            _arg('--workers', type=_count, metavar='N', help='processes on this machine'),
            _arg('--seed', type=int, default=0, help='the same seed, the same avatars'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #79bd8ecb
+# %% ../nbs/90_cli.ipynb #eaeadc40
 def _verbs():
-    return *_making(), *_using(), *_editing(), *_looking(), *_training(), *_measuring()
+    return *_making(), *_settling(), *_using(), *_editing(), *_looking(), *_training(), *_measuring()
 
 def parser() -> argparse.ArgumentParser:
     "Of the whole command line"
