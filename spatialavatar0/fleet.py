@@ -47,8 +47,8 @@ def complete(
     made, want = read_header(path)['made'].get('refine', {}), asdict(order.settings)
     other = [k for k in want if made.get(k) != want[k]]
     if not other: return 'stopped' not in made
-    k = other[0]
-    raise UserError(f'made otherwise: {k} is {made.get(k)} there, {want[k]} here', path, 'give another folder')
+    what = f'made otherwise: {other[0]} is {made.get(other[0])} there, {want[other[0]]} here'
+    raise UserError(what, path, 'give another folder')
 
 # %% ../nbs/87_fleet.ipynb #b0c34092
 def make(
@@ -149,7 +149,7 @@ def start_ray(
     try: ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as e:
         what = f"Ray does not start here ({e})" if not address else f'there is no Ray cluster at {address}'
-        remedy = 'try when the machine is less busy' if not address else 'ray start --head, or leave out --address'
+        remedy = 'ray start --head, or leave out --address' if address else 'try when less is going on'
         raise UserError(what, remedy=remedy) from None
     return ray
 

@@ -77,7 +77,8 @@ def table(
     result: dict,  # of `bench_memory`
 ) -> str:          # markdown
     "A line for each stage"
-    words = '{size} px, a layout of {grid} x {grid}, {frames} frames, {steps} steps'.format(**result['settings'])
+    words = '{size} px, a layout of {grid} x {grid}, {frames} frames, {steps} steps'
+    words = words.format(**result['settings'])
     show = lambda x: (f"{x['peak']:.0f}", f"{x['seconds']:.1f}") if x.get('peak') else ('–', x.get('why', ''))
     return words + '\n\n' + markdown(('stage', 'peak MB', 'seconds'),
                                      [(x['name'], *show(x)) for x in result['lines']])

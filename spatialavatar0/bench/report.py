@@ -123,7 +123,7 @@ def _table(rows):
     body = ''.join(cells(r, 'td') for r in rows[2:])
     return f"<div><table><thead>{cells(rows[0], 'th')}</thead><tbody>{body}</tbody></table></div>"
 
-# %% ../../nbs/bench/09_report.ipynb #f2bd033c
+# %% ../../nbs/bench/09_report.ipynb #03e6001a
 def picture(figure_or_file) -> str:
     "A plot within the page"
     data = figure_or_file
@@ -137,7 +137,8 @@ def where(result: dict) -> str:
     m, v = a['machine'], a['versions']
     busy = f", load {m['load before']} before" if m.get('load before') is not None else ''
     return (f"{a['date']}; {m['cpu']}, {m['cores']} cores, {m['memory (GB)']} GB{busy}; "
-            f"spatialavatar0 {v['spatialavatar0']}, torch {v['torch']}, Python {v['python']}; seed {a['seed']}")
+            f"spatialavatar0 {v['spatialavatar0']}, torch {v['torch']}, Python {v['python']}; "
+            f"seed {a['seed']}")
 
 # %% ../../nbs/bench/09_report.ipynb #6272bbc2
 def section(name: str, bench: Bench, out: Path, why: str) -> str:
@@ -160,9 +161,9 @@ def _theirs(name):
             for (which, task), numbers in reenact.PAPER.items() if which == name]
     return to_html(markdown(('paper', *reenact._KINDS), rows)) if rows else ''
 
-# %% ../../nbs/bench/09_report.ipynb #336ebd57
+# %% ../../nbs/bench/09_report.ipynb #3ea7867b
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem } code { color: #777; font-size: .8em }
 table { border-collapse: collapse; font-size: .85rem } div { overflow-x: auto }
 th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #eee } th { border-color: #999 }
