@@ -68,10 +68,10 @@ def metrics(
     if out: wrote(out)
     return result
 
-# %% ../nbs/88b_measuring.ipynb #02d7496d
+# %% ../nbs/88b_measuring.ipynb #c44ae9cc
 def fleet(
-    data: str|Path,              # folder of clips
-    out: str|Path,               # folder of avatars
+    data: str|Path,              # folder of clips, or its address
+    out: str|Path,               # folder of avatars, or its address
     iterations: int = 10_000,    # of each refinement
     address: str|None = None,    # of a Ray cluster, or 'auto'; this machine where not given
     workers: int|None = None,    # processes on this machine
@@ -80,7 +80,8 @@ def fleet(
 ) -> dict:                       # those who failed: name -> why
     "Avatars of everybody in a folder of clips"
     from spatialavatar0 import fleet as many
-    out, order = target(out), many.Order(iterations=iterations, seed=seed, head=head and str(head))
+    out = out if '://' in str(out) else target(out)  # an address stays one
+    order = many.Order(iterations=iterations, seed=seed, head=head and str(head))
     result = many.fleet(data, out, order, address, workers)
     print(many.table(result))
     wrote(out)

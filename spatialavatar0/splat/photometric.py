@@ -178,7 +178,7 @@ def photometric_pass(t, threads, meeting, width, height, image, target, matte, b
         sums[t, 0] += S
         sums[t, 1] += d
 
-# %% ../../nbs/splat/10_photometric.ipynb #754190c0
+# %% ../../nbs/splat/10_photometric.ipynb #e47d6abc
 class PhotometricOver(torch.autograd.Function):
     "The kernel, as torch sees it: its gradient reaches the image only"
     @staticmethod
@@ -187,7 +187,8 @@ class PhotometricOver(torch.autograd.Function):
         ws, wide = lease.workspace, -(-width//16)*16
         planes, gradient = (3, height, wide + 2*MARGIN), image.new_empty(3, height, wide)
         sums, planes_of = np.zeros((threads, 2)), lambda x: x.permute(2, 0, 1)
-        pictures = flat(planes_of(image), planes_of(target), matte, background)
+        pictures = planes_of(image), planes_of(target), matte, background
+        pictures = flat(*(x.contiguous() for x in pictures))  # a channel of a picture is a matte with gaps
         run(photometric_pass, threads, width, height, *pictures, l1, ssim,
             *(ws(name, math.prod(planes)) for name in 'XY'), ws('rings', (threads, 5*RING*wide)),
             ws('rings3', (threads, 3*RING*wide)), ws('by', (threads, 3*planes[2])),
