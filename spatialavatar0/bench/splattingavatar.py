@@ -141,7 +141,8 @@ def held_pairs(
     look_up, white = keeper(avatar, clip, 0), torch.full((3,), PROTOCOL.background)
     for i in range(len(train), len(clip)):
         frame, vertices = look_up(i)
-        with torch.no_grad(): image = render(avatar.at(frame.codes).on(vertices), frame.camera, white)[0].clamp(0, 1)
+        with torch.no_grad():
+            image = render(avatar.at(frame.codes).on(vertices), frame.camera, white)[0].clamp(0, 1)
         target = composite(frame.image, frame.alpha, PROTOCOL.background)
         yield Pair(image, target, frame.alpha, frame.camera)
 

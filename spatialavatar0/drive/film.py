@@ -156,7 +156,8 @@ def film(
     "An avatar in motion, on any background, as a film of any kind"
     cameras = cameras or list(motion.cameras) or head_camera(avatar)
     cameras = [cameras]*len(motion) if isinstance(cameras, Camera) else cameras
-    if background is not None and str(background).lower() in CLEAR: pictures = cutouts(avatar, motion, cameras, base)
+    if background is not None and str(background).lower() in CLEAR:
+        pictures = cutouts(avatar, motion, cameras, base)
     else:
         wall = behind(background, cameras[0].height, cameras[0].width)
         pictures = frames(avatar, motion, cameras, base, wall)

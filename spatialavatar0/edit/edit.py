@@ -120,7 +120,8 @@ def edited_view(
     "What the editor makes of a view"
     original, view, vertices = look_up(t)
     if image is None:
-        with torch.no_grad(): image, _ = render(fit.at(view.codes).on(vertices), view.camera, original.new_ones(3))
+        with torch.no_grad():
+            image, _ = render(fit.at(view.codes).on(vertices), view.camera, original.new_ones(3))
     return edit_picture(editor, image.detach().clamp(0, 1), original, view, state.draw)
 
 # %% ../../nbs/edit/03_edit.ipynb #db19ec2e
