@@ -93,7 +93,7 @@ def material(
         return row[i].lerp(row[i + 1], (at - i)[..., None])
     return change
 
-# %% ../../nbs/edit/04a_paint.ipynb #0a172d35
+# %% ../../nbs/edit/04a_paint.ipynb #82707e05
 @dataclass(frozen=True)
 class Layer:
     "One change of one region"
@@ -107,6 +107,7 @@ class Layer:
         w = self.strength*regions[self.region]
         return w if self.pattern is None else w*self.pattern(avatar)
 
+# %% ../../nbs/edit/04a_paint.ipynb #67e017eb
 def stripes(avatar: Avatar) -> Tensor:
     "Bars across both cheeks and the chin, falling outwards"
     x, y, z = avatar.layout.points(avatar.head.v_template).unbind(-1)
@@ -167,7 +168,7 @@ class Paint:
 
     def caption(self) -> str: return self.about or self.name
 
-# %% ../../nbs/edit/04a_paint.ipynb #703cfcaa
+# %% ../../nbs/edit/04a_paint.ipynb #dc7cffe8
 @patch
 def prepare(self: Paint, avatar: Avatar) -> Prepared:
     "Regions, weights and typical colours of an avatar; those of the last one are kept"
@@ -184,6 +185,7 @@ def prepare(self: Paint, avatar: Avatar) -> Prepared:
         self._last = Prepared(avatar, torch.cat(own, -1).to(avatar.shape.device), was, shaped)
     return self._last
 
+# %% ../../nbs/edit/04a_paint.ipynb #9e149944
 @patch
 def paint(self: Paint,
           rgb: Tensor,      # (...,3)
@@ -196,7 +198,7 @@ def paint(self: Paint,
         rgb = coat(rgb, weights[..., k:k + len(layers)], layers, typicals); k += len(layers)
     return rgb
 
-# %% ../../nbs/edit/04a_paint.ipynb #67ea510b
+# %% ../../nbs/edit/04a_paint.ipynb #fe053b7d
 @patch
 def __call__(self: Paint,
              render: Tensor,         # (H,W,3) of the avatar as it is by now
@@ -216,17 +218,20 @@ def __call__(self: Paint,
     calm = bare & ((done - render).abs().amax(-1, keepdim=True) < 2/255)
     return torch.where(calm | (cover < 1/255), render, done)
 
+# %% ../../nbs/edit/04a_paint.ipynb #b66dcf7d
 def _behind(render, alpha):
     "The colour where nobody is; white where somebody is everywhere"
     free = render[alpha < 1/255]
     return free.median(0).values if len(free) else torch.ones_like(render[0, 0])
 
+# %% ../../nbs/edit/04a_paint.ipynb #9d0640ce
 @patch
 def reach(self: Paint, avatar: Avatar) -> Tensor:  # (N,) bool
     "The Gaussians that the edit is about; all of them under a filter"
     w = self.prepare(avatar).weights
     return w.sum(-1) > 1e-4 if self.finish is None else torch.ones_like(w[:, 0], dtype=torch.bool)
 
+# %% ../../nbs/edit/04a_paint.ipynb #b24ff7ba
 @patch
 def bake(self: Paint,
          avatar: Avatar,
@@ -237,7 +242,7 @@ def bake(self: Paint,
     return replace(known.shaped, gaussians=replace(g, colour=colour), made={**avatar.made,
             'paint': self.name})
 
-# %% ../../nbs/edit/04a_paint.ipynb #c5ac385b
+# %% ../../nbs/edit/04a_paint.ipynb #8cc5ab14
 ROWS = ((105, 66, 107, 9, 336, 296, 334), (104, 69, 108, 151, 337, 299, 333), (103, 67, 109, 10, 338,
         297, 332))
 FOLDS = ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432), (212, 202), (432, 422), (55, 107), (285,
@@ -254,6 +259,7 @@ def fold_lines(
     lines += [landmarks[list(f)] for f in FOLDS]
     return torch.cat([torch.stack([l[:-1], l[1:]], 1) for l in lines])
 
+# %% ../../nbs/edit/04a_paint.ipynb #cb80b784
 def wrinkles(
     avatar: Avatar,
     sigma: float = .0012,  # metres
