@@ -214,13 +214,15 @@ def _making():
                 help='let expressions change colours and shapes beyond the mesh; say 1e-3'),
            _arg('--log', choices=('wandb',), help='figures to wandb too, beside the .csv'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #0bf36f2e
+# %% ../nbs/90_cli.ipynb #3338d220
 def _using():
     "The verbs that do something with what was made"
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
-           _SUBJECT, _arg('-o', '--out', metavar='VIDEO', required=True, help='.mp4, .gif, or a folder for .png'),
+           _SUBJECT,
+           _arg('-o', '--out', metavar='VIDEO', required=True, help='.mp4, .gif, or a folder for .png'),
            _arg('--motion', metavar='FILE', help='.npz; .csv or .json of a phone; .wav, for the mouth'),
-           _arg('--clip', metavar='CLIP', help="what somebody does in a clip; one's own is shown as it was filmed"),
+           _arg('--clip', metavar='CLIP',
+                help="what somebody does in a clip; one's own is shown as it was filmed"),
            _arg('--clip-head', metavar='FILE', help='the head model of that clip, if it is another one'),
            _arg('--preset', metavar='NAME', default='demo', help='blink smile brows turn gaze yes no speech '
                 'visemes emotions demo, or an emotion'),
@@ -231,41 +233,47 @@ def _using():
     yield (export, 'spatialavatar0 export me.safetensors --to ply -o me.ply',
            _SUBJECT, _arg('--to', metavar='FORMAT', required=True, choices=tuple(FILES),
                           help='; '.join(f'{k}: {what}' for k, what in FILES.items())),
-           _out('FILE'), _arg('--preset', metavar='NAME', help='a face to freeze, or to go along as an animation (glb)'),
+           _out('FILE'),
+           _arg('--preset', metavar='NAME', help='a face to freeze, or an animation to go along (glb)'),
            _arg('--at', type=float, default=0., metavar='S', help='which second of it to freeze'),
            _arg('--up', choices=('y', '-y'), help='which way is up, where the format leaves it open'), _HEAD)
 
-# %% ../nbs/90_cli.ipynb #877fd6b9
+# %% ../nbs/90_cli.ipynb #6839b5db
 def _settling():
     "The verb that mends a clip by its avatar"
     yield (settle, 'spatialavatar0 settle me.safetensors me_clip -o settled_clip',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('CLIP'),
-           _arg('--steps', type=_count, default=12, metavar='N', help='for each frame, 12 if not given'), _HEAD)
+           _arg('--steps', type=_count, default=12, metavar='N', help='for each frame, 12 if not given'),
+           _HEAD)
 
-# %% ../nbs/90_cli.ipynb #425b7afb
+# %% ../nbs/90_cli.ipynb #a4acde6e
 def _editing():
     "The verbs that change how somebody looks"
     yield (edit, 'spatialavatar0 edit me.safetensors --prompt "make her hair silver" -o silver.safetensors',
-           _SUBJECT, _arg('clip', metavar='CLIP', nargs='?', help='the pictures to edit; views of the avatar if not given'),
+           _SUBJECT,
+           _arg('clip', metavar='CLIP', nargs='?', help='pictures to edit; its own if not given'),
            _arg('--prompt', metavar='TEXT', required=True, help='what shall change'), _out('AVATAR'),
            _arg('--editor', metavar='NAME', default='grammar',
                 help='grammar: needs no weights; else InstructPix2Pix: a folder or a name on the hub'),
            _times(300), _arg('--strength', type=float, default=1., metavar='S', help='0 is before, 1 after'),
-           _arg('--region', metavar='NAME', help='only this may change: hair, skin, lips, brows, irises, ...'),
+           _arg('--region', metavar='NAME', help='only this may change: hair, skin, lips, brows, ...'),
            _arg('--no-wabe', action='store_true', help='ordinary blending'),
            _arg('--consistent', choices=('adversary', 'agreement'),
                 help='who asks for consistency in the last sixth: a discriminator; the edit next door'),
            _arg('--seed', type=int, default=0, help='the same seed, the same edit'),
-           _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'), _HEAD)
+           _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
+           _HEAD)
     yield (undo, 'spatialavatar0 undo silver.safetensors -o before.safetensors',
-           _SUBJECT, _arg('folder', metavar='DIR', nargs='?', help='where its parent is; beside it if not given'),
+           _SUBJECT,
+           _arg('folder', metavar='DIR', nargs='?', help='where its parent is; beside it if not given'),
            _out('AVATAR'), _HEAD)
     yield (blend, 'spatialavatar0 blend me.safetensors you.safetensors -o both.safetensors',
            _SUBJECT, _arg('other', metavar='OTHER', help='another avatar of the same head model and layout'),
-           _out('AVATAR'), _arg('--by', type=float, default=.5, metavar='T', help='0 the first, 1 the second'), _HEAD)
-    yield (graft, 'spatialavatar0 graft me.safetensors you.safetensors --region hair -o me_with_hair.safetensors',
+           _out('AVATAR'),
+           _arg('--by', type=float, default=.5, metavar='T', help='0 the first, 1 the second'), _HEAD)
+    yield (graft, 'spatialavatar0 graft me.safetensors you.safetensors --region hair -o new_hair.safetensors',
            _SUBJECT, _arg('other', metavar='OTHER', help='whose region it shall be'), _out('AVATAR'),
-           _arg('--region', metavar='NAME', required=True, help='hair, skin, lips, brows, irises, ...'), _HEAD)
+           _arg('--region', metavar='NAME', required=True, help='hair, skin, lips, brows, ...'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #1a7dcca0
 def _looking():
@@ -290,7 +298,7 @@ def _looking():
            _arg('file', nargs='?', metavar='FILE', help='a head model; the open head if not given'),
            _out('FILE', required=False))
 
-# %% ../nbs/90_cli.ipynb #a6f29f56
+# %% ../nbs/90_cli.ipynb #6a60485b
 def _measuring():
     "The verbs that measure, and the one for many people"
     yield (bench, 'spatialavatar0 bench render --quick',
@@ -310,8 +318,9 @@ def _measuring():
            _out('CSV', required=False))
     yield (fleet, 'spatialavatar0 fleet clips -o avatars --workers 2',
            _arg('data', metavar='DIR', help='a folder of clips'), _out('DIR'),
-           _arg('--iterations', type=_count, default=10_000, metavar='N', help='of each refinement; 10000 if not given'),
-           _arg('--address', metavar='ADDRESS', help="of a Ray cluster, or 'auto'; this machine if not given"),
+           _arg('--iterations', type=_count, default=10_000, metavar='N',
+                help='of each refinement; 10000 if not given'),
+           _arg('--address', metavar='ADDRESS', help="of a Ray cluster, or 'auto'; else this machine"),
            _arg('--workers', type=_count, metavar='N', help='processes on this machine'),
            _arg('--seed', type=int, default=0, help='the same seed, the same avatars'), _HEAD)
 
@@ -334,11 +343,11 @@ def parser() -> argparse.ArgumentParser:
         p.set_defaults(function=function)
     return top
 
-# %% ../nbs/90_cli.ipynb #4ad4f375
+# %% ../nbs/90_cli.ipynb #2385bbc8
 def main(
     argv: list|None = None,  # words after `spatialavatar0`; those of the process where not given
 ) -> int:                    # exit status
-    "Run a verb: 0 done, 1 complaints of doctor or fleet, 2 the user's mistake, 130 stopped; what is ours raises"
+    "Run a verb: 0 done, 1 complaints of doctor or fleet, 2 the user's mistake, 130 stopped; ours raise"
     words = vars(parser().parse_args(argv))
     verb, function = words.pop('verb'), words.pop('function')
     _log()

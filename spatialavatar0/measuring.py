@@ -10,10 +10,11 @@ from pathlib import Path
 
 from .files import ready_head, target, wrong, wrote
 
-# %% ../nbs/88b_measuring.ipynb #ce2bcd89
+# %% ../nbs/88b_measuring.ipynb #6298a2b0
 BENCHES = {'render': 'the renderer', 'antispike': 'what keeps needles away',
            'people': 'the network, on people it never saw', 'ablations': 'parts of the training',
-           'edit': 'parts of editing', 'startup': 'how long until something is seen', 'memory': 'of each stage',
+           'edit': 'parts of editing', 'startup': 'how long until something is seen',
+           'memory': 'of each stage',
            'selfreenact': 'one photograph, moved as its owner moved',
            'crossreenact': 'one photograph, moved as somebody else did',
            'splattingavatar': "that set's protocol", 'vfhq': 'its test films', 'hdtf': 'its test films',
@@ -22,7 +23,7 @@ REENACT = 'selfreenact', 'crossreenact', 'vfhq', 'hdtf'
 
 SIZES = dict(render=('QUICK', 'FULL'), antispike=('SMALL', 'FULL'), memory=('SMALL', 'FULL'))  # small, and full
 
-# %% ../nbs/88b_measuring.ipynb #6d375b4e
+# %% ../nbs/88b_measuring.ipynb #7c644913
 def bench(
     name: str,                   # one of `BENCHES`
     quick: bool = False,         # a smaller one, where there is one
@@ -38,7 +39,8 @@ def bench(
     kind, out = 'reenact' if name in REENACT else name, out and target(out)
     module, model = import_module(f'spatialavatar0.bench.{kind}'), head and ready_head(head)
     run = getattr(module, f'bench_{kind}')
-    if name in ('ablations', 'report') and not out: raise wrong('the runs need a folder', remedy='give -o DIR')
+    if name in ('ablations', 'report') and not out:
+        raise wrong('the runs need a folder', remedy='give -o DIR')
     if name in ('vfhq', 'hdtf') and not data: raise wrong('this needs the set', remedy='give --data DIR')
     if name in SIZES: result = run(**getattr(module, SIZES[name][full or (name == 'render' and not quick)]))
     elif name == 'splattingavatar': result = run(data, out, head=model, networks=networks)

@@ -154,7 +154,7 @@ def own(frame: Frame) -> Frame:
     "A frame whose codes are its own, not a part of those of a film"
     return replace(frame, codes=frame.codes.map(torch.clone))
 
-# %% ../../nbs/generate/11b_stream.ipynb #0073ab30
+# %% ../../nbs/generate/11b_stream.ipynb #faa096f4
 TRACKER = dict(expression=.1, pose=.02, neck=.02, eyes=.05, translation=.001)  # errors of a tracker
 
 def astray(
@@ -165,7 +165,8 @@ def astray(
     "A frame whose codes are not quite right"
     if not amount: return frame
     off = {k: amount*s*torch.randn(getattr(frame.codes, k).shape, generator=g) for k, s in TRACKER.items()}
-    return replace(frame, codes=frame.codes.replace(**{k: getattr(frame.codes, k) + x for k, x in off.items()}))
+    codes = frame.codes.replace(**{k: getattr(frame.codes, k) + x for k, x in off.items()})
+    return replace(frame, codes=codes)
 
 # %% ../../nbs/generate/11b_stream.ipynb #e8b66ab4
 @patch

@@ -145,7 +145,7 @@ def _header(self: Avatar):
     return dict(format=FORMAT, version=VERSION, head=self.head.id, head_name=self.head.name,
                 layout=self.layout.id, size=self.layout.size, made=self.made)
 
-# %% ../../nbs/splat/07_avatar.ipynb #1ca1669a
+# %% ../../nbs/splat/07_avatar.ipynb #0b470c7c
 @patch
 def save(
     self: Avatar,
@@ -153,7 +153,8 @@ def save(
 ):
     "Write the avatar; until it is whole, nothing stands at `path`; raises `ValueError` for NaN"
     more = self.residual.parameters() if self.residual else {}
-    tensors = dict(self.gaussians.parameters(), shape=self.shape, **{RESIDUAL + k: x for k, x in more.items()})
+    tensors = dict(self.gaussians.parameters(), shape=self.shape)
+    tensors |= {RESIDUAL + k: x for k, x in more.items()}
     tensors = {name: x.detach().cpu().float().contiguous() for name, x in tensors.items()}
     check_finite(**tensors)
     header = {'avatar': json.dumps(self._header(), sort_keys=True)}

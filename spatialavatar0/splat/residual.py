@@ -125,7 +125,7 @@ def parameters(self: Residual) -> dict:
     "All that can be learnt, and kept in a file, by name"
     return dict(self.head.named_parameters(), features=self.features)
 
-# %% ../../nbs/splat/06a_residual.ipynb #a5c7d607
+# %% ../../nbs/splat/06a_residual.ipynb #634eee71
 @patch(cls_method=True)
 def restore(
     cls: Residual,
@@ -135,7 +135,8 @@ def restore(
     "One of which the parameters are known"
     features, rest = tensors['features'], {k: x for k, x in tensors.items() if k != 'features'}
     check_shape('features', features, f'{len(layout)} C')
-    head = ResidualHead(features.shape[1], layout.head.n_expression + 12, len(rest.get('film.0.bias', ())))
+    hidden = len(rest.get('film.0.bias', (0,)))
+    head = ResidualHead(features.shape[1], layout.head.n_expression + 12, hidden)
     want = {k: x.shape for k, x in head.state_dict().items()}
     if want != {k: x.shape for k, x in rest.items()}:
         raise ValueError(f'residual: got tensors {sorted(rest)}, want those of a residual head')
