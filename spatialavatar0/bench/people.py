@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PEOPLE', 'score', 'makers', 'bench_people', 'table', 'save']
 
-# %% ../../nbs/bench/03c_people.ipynb #36cd0fe9
+# %% ../../nbs/bench/03c_people.ipynb #87d3ab1c
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..generate.choose import shipped
 from ..generate.create import create
 from ..generate.generator import Generator
 from ..generate.train import onto, posed
-from ..head.model import HeadModel
+from ..head.model import HeadCodes, HeadModel
 from ..splat.avatar import Avatar
 from ..splat.losses import psnr
 from ..splat.render import render
@@ -35,10 +35,9 @@ def score(
     image, _ = render(*posed(avatar, target), torch.ones(3))
     return psnr(image.clamp(0, 1), wanted.image, wanted.alpha)
 
-# %% ../../nbs/bench/03c_people.ipynb #0db9eb8b
+# %% ../../nbs/bench/03c_people.ipynb #3a2943f2
 def makers(net: Generator) -> dict:
     "Name -> a function from the sources and the target to an avatar"
-    from spatialavatar0.head.model import HeadCodes
     def network(sources, target):
         return net([sources], HeadCodes.stack([target.codes]), [target.camera])[0][0]
     def projection(sources, target): return create(sources, head=net.head, size=net.config.grid)
