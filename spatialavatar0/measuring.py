@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .files import ready_head, target, wrong, wrote
 
-# %% ../nbs/88b_measuring.ipynb #6298a2b0
+# %% ../nbs/88b_measuring.ipynb #bd2c978d
 BENCHES = {'render': 'the renderer', 'antispike': 'what keeps needles away',
            'people': 'the network, on people it never saw', 'ablations': 'parts of the training',
            'edit': 'parts of editing', 'startup': 'how long until something is seen',
@@ -21,7 +21,7 @@ BENCHES = {'render': 'the renderer', 'antispike': 'what keeps needles away',
            'report': 'a page of all of them, in half an hour'}
 REENACT = 'selfreenact', 'crossreenact', 'vfhq', 'hdtf'
 
-SIZES = dict(render=('QUICK', 'FULL'), antispike=('SMALL', 'FULL'), memory=('SMALL', 'FULL'))  # small, and full
+SIZES = dict(render=('QUICK', 'FULL'), antispike=('SMALL', 'FULL'), memory=('SMALL', 'FULL'))
 
 # %% ../nbs/88b_measuring.ipynb #7c644913
 def bench(

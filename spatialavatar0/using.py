@@ -10,16 +10,17 @@ from pathlib import Path
 
 from .files import pick_head, ready_head, target, wrong, wrote
 
-# %% ../nbs/88a_using.ipynb #da66822c
+# %% ../nbs/88a_using.ipynb #38e3c277
 def motion_in(path: str|Path):  # -> `Motion`
     "A motion by the ending of its file: .npz, .csv or .json of a phone, .wav; raises `UserError` for others"
     from spatialavatar0.drive import arkit, motion, voice
-    readers = {'.npz': motion.Motion.load, '.csv': arkit.read_csv, '.json': arkit.read_json, '.wav': voice.from_wav}
+    readers = {'.npz': motion.Motion.load, '.csv': arkit.read_csv, '.json': arkit.read_json,
+               '.wav': voice.from_wav}
     kind = Path(path).suffix.lower()
     if kind not in readers: raise wrong('unknown kind of motion', path, f"give one of {' '.join(readers)}")
     return readers[kind](path)
 
-# %% ../nbs/88a_using.ipynb #933df85d
+# %% ../nbs/88a_using.ipynb #ddeb8df1
 def motion_of_clip(
     path: str|Path,   # folder
     subject,          # `Avatar`
@@ -32,7 +33,8 @@ def motion_of_clip(
     own = clip.head.id == subject.head.id and bool((clip.codes(0).shape == subject.shape.cpu()).all())
     if own:
         cameras = [clip.camera(i) for i in range(len(clip))]
-        return motion.Motion.from_codes(clip.codes(), clip.head, fps=transfer.stored_fps(clip), cameras=cameras)
+        fps = transfer.stored_fps(clip)
+        return motion.Motion.from_codes(clip.codes(), clip.head, fps=fps, cameras=cameras)
     moves = transfer.motion_of(clip)
     return moves if clip.head.id == subject.head.id else transfer.retarget(moves, clip.head, subject.head)
 
@@ -84,7 +86,7 @@ def settle(
     Clip.write(fit.recoded(film, fit.settle(Avatar.load(avatar, model), film, steps)), out, film.head)
     return wrote(out)
 
-# %% ../nbs/88a_using.ipynb #ccdf84b2
+# %% ../nbs/88a_using.ipynb #abdfbcc2
 FILES = {'ply': 'Gaussians in world space, for splat viewers',
          'bound-ply': "Gaussians in their triangles' frames, as GaussianAvatars has them",
          'compressed-ply': 'Gaussians in 16 bytes each, for SuperSplat',
@@ -93,7 +95,7 @@ FILES = {'ply': 'Gaussians in world space, for splat viewers',
          'splat-glb': 'Gaussians in glTF, by KHR_gaussian_splatting',
          'glb': 'a mesh with bones, facial actions and a texture, for Blender and engines',
          'png': 'the texture of that mesh',
-         'html': 'a page that shows and moves it, without a server'}  # as in drive.export, which is heavy to import
+         'html': 'a page that shows and moves it, without a server'}  # as in the heavy drive.export
 
 # %% ../nbs/88a_using.ipynb #4a19f84c
 def export(
@@ -115,7 +117,7 @@ def export(
     codes = to_file.instant(subject, moves, at) if moves else None
     return wrote(to_file.export(subject, to, out, codes, up, moves))
 
-# %% ../nbs/88a_using.ipynb #b0dc07c1
+# %% ../nbs/88a_using.ipynb #8e28b171
 def edit(
     avatar: str|Path,                # .safetensors
     out: str|Path,                   # .safetensors
@@ -144,7 +146,8 @@ def edit(
     if consistent and consistent not in helpers:
         raise wrong(f'there is no {consistent!r}', remedy=f"use {' or '.join(helpers)}")
     how = _editor(editor, prompt)
-    mask = region_of(subject, region) > .5 if region else how.reach(subject) if hasattr(how, 'reach') else None
+    mask = region_of(subject, region) > .5 if region else None
+    if mask is None and hasattr(how, 'reach'): mask = how.reach(subject)  # Adam moves what rounding tickles
     settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed)
     after = runs.run(subject, clip and Clip(clip, subject.head), how, out, settings, mask,
                      helpers[consistent]() if consistent else None, resume)

@@ -5,7 +5,8 @@ from itertools import groupby
 
 rooms = {'core': 'Foundations', 'camera': 'Foundations', 'rotation': 'Foundations', 'runs': 'Foundations', 'head': 'Head',
          'splat': 'Splats', 'clip': 'Clips', 'track': 'Tracking', 'generate': 'Generating', 'refine': 'Refining',
-         'edit': 'Editing', 'drive': 'Driving', 'bench': 'Benchmarks', 'files': 'Use', 'demo': 'Use', 'cli': 'Use'}
+         'edit': 'Editing', 'drive': 'Driving', 'bench': 'Benchmarks', 'files': 'Use', 'using': 'Use', 'measuring': 'Use', 'fleet': 'Use', 'remote': 'Use',
+         'demo': 'Use', 'cli': 'Use'}
 head = """# Every name
 
 The package's own names are {public}; each is also reached from its module. A line of the command line,
@@ -23,7 +24,11 @@ def index(lib):
 
 def documented(path):
     "(name, first line of its docstring) of what a module defines for others, in its order"
-    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+    body = ast.parse(path.read_text(encoding='utf-8')).body
+    public = next((ast.literal_eval(n.value) for n in body if isinstance(n, ast.Assign) and
+                   getattr(n.targets[0], 'id', '') == '__all__'), [])
+    for node in body:
+        if getattr(node, 'name', '') not in public: continue
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != '_':
             patched = any(isinstance(d, ast.Name) and d.id == 'patch' for d in node.decorator_list)
             line = (ast.get_docstring(node) or '').split('\n')[0]

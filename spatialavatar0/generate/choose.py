@@ -56,7 +56,7 @@ def weights_for(
         raise UserError(f'these weights are for another head than {head.id}', path, 'train some on this head')
     return path if fits else None
 
-# %% ../../nbs/generate/13_choose.ipynb #a09a611f
+# %% ../../nbs/generate/13_choose.ipynb #cd672043
 def generate(
     clip: Sequence,                # `Frame`s: a `Clip`, or a list; those of the first k are the sources
     k: int|None = None,            # how many, 1 to 4; as many as there are where not given
@@ -72,5 +72,6 @@ def generate(
     learnt = ready(path, head).avatar(frames, projection.layout)
     dB = on_sources(learnt, frames), on_sources(projection, frames)
     better, name = (learnt, 'network') if dB[0] >= dB[1] else (projection, 'projection')
-    how = f'{name}, {len(frames)} portraits; in them the network has {dB[0]:.1f} dB, the projection {dB[1]:.1f}'
+    figures = f'in them the network has {dB[0]:.1f} dB, the projection {dB[1]:.1f}'
+    how = f'{name}, {len(frames)} portraits; {figures}'
     return replace(better, made={'create': how})
