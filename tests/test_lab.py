@@ -156,7 +156,7 @@ def panel_obeys(page, folder):
     page.run(f'{picture}.scrollIntoView({{block: "center"}})')
     handle = 'document.querySelectorAll(".noUi-handle")[0]'
     page.run(f'globalThis.first = {picture}.dataset.shown; {handle}.focus()')
-    for _ in range(5): page.key('ArrowRight')
+    for _ in range(12): page.key('ArrowRight')  # a degree each
     yaw = said(folder/'panel.json', lambda o: o['yaw'] > 10)['yaw']
     page.wait(f'{picture}.dataset.shown !== first')
     x, y, right, bottom = page.run(f'(b => [b.x, b.y, b.right, b.bottom])({picture}.getBoundingClientRect())')
