@@ -10,8 +10,10 @@ av = pytest.importorskip('av')
 pytest.importorskip('mediapipe')
 skimage_data = pytest.importorskip('skimage.data')
 
+from spatialavatar0.clip.clip import Clip
 from spatialavatar0.clip.image import Square
 from spatialavatar0.core import UserError
+from spatialavatar0.head.model import open_head
 from spatialavatar0.track.film import track_video
 from spatialavatar0.track.track import track
 from spatialavatar0.track.video import cut_bytes
@@ -52,7 +54,10 @@ def test_static_landmarks_are_still(tmp_path):
     "Of a still picture with the noise of a camera, landmarks of the head move by less than half a pixel"
     still, noise = walk(1, 320)[0], np.random.default_rng(0)
     film = [(still + noise.normal(0, 4, still.shape)).clip(0, 255).astype(np.uint8) for _ in range(14)]
-    clip = track(str(shoot(tmp_path/'still.mp4', film)), tmp_path/'clip', size=256)
+    command = 'import sys; from spatialavatar0.cli import main; sys.exit(main(sys.argv[1:]))'
+    words = 'track', str(shoot(tmp_path/'still.mp4', film)), '-o', str(tmp_path/'clip'), '--size', '256'
+    subprocess.run([sys.executable, '-c', command, *words], check=True, capture_output=True)  # nothing before it
+    clip = Clip(tmp_path/'clip', open_head())
     head = clip.head
     marks = head.landmarks(head.vertices(clip.codes()))
     xy = np.stack([clip.camera(i).project(marks[i])[0].numpy() for i in range(len(clip))])
