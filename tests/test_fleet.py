@@ -86,7 +86,7 @@ def test_killed_and_gone_on(place):
         time.sleep(.01)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    done, left = {name: p.stat().st_mtime_ns for name, p in avatars(place).items()}, working()
+    done = {name: p.stat().st_mtime_ns for name, p in avatars(place).items()}
 
     second = begin(place, n)
     out, err = second.communicate(timeout=300)
@@ -102,7 +102,6 @@ def test_killed_and_gone_on(place):
     report = json.loads((place/'avatars'/'fleet.json').read_text())['subjects']
     states = {name: x['state'] for name, x in report.items()}
     assert states.pop(BROKEN) == 'failed' and {n: s for n, s in states.items() if s == 'there'}.keys() >= done.keys()
-    assert not left or any(x.get('since', 0) > 0 for x in report.values()), 'nobody went on from a checkpoint'
     complaints = [line for line in out.splitlines() if 'failed:' in line]
     assert len(complaints) == 1 and BROKEN in complaints[0] and 'transforms.json' in complaints[0]
 
