@@ -25,6 +25,7 @@ def readme(index):
     nb.cells[0] = nbformat.v4.new_markdown_cell(f"# {front['title']}\n\n> {front['description']}")
     for cell in nb.cells:
         if cell.cell_type == 'code': cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
+        else: cell.source = re.sub(r'^<iframe.*?</iframe>\n?', '', cell.source, flags=re.M)  # GitHub shows none
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources.get('outputs'): raise SystemExit(f'{index}: it stores a picture; link to a file instead')
     text = re.sub(r'(\]\()([^)\s]+)', lambda m: m[1] + from_root(m[2]), text)
