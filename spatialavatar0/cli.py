@@ -158,21 +158,27 @@ def _count(text):
 def _arg(*names, **options): return names, options
 def _out(metavar, required=True):
     return _arg('-o', '--out', metavar=metavar, required=required, help='where to write the result')
-def _times(n): return _arg('--iterations', type=_count, default=n, metavar='N', help=f'steps (default: {n})')
-_HEAD = _arg('--head', metavar='FILE', help='head model in place of the open head, such as FLAME: .npz or .pkl')
-_SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='side of the pictures (default: 512)')
+def _times(n): return _arg('--iterations', type=_count, default=n, metavar='N',
+             help=f'steps (default: {n})')
+_HEAD = _arg('--head', metavar='FILE',
+             help='head model in place of the open head, such as FLAME: .npz or .pkl')
+_SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS',
+             help='side of the pictures (default: 512)')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
 # %% ../nbs/90_cli.ipynb #8bf7cd60
 def _film():
     "Arguments about films"
-    yield _arg('--fps', type=float, metavar='F', help='film: frames per second (default: those of the film, at most 30)')
+    yield _arg('--fps', type=float, metavar='F',
+               help='film: frames per second (default: those of the film, at most 30)')
     yield _arg('--crop', choices=('smooth', 'fixed', 'none'), default='smooth',
                help='film: a square that follows the head (default), one that stays, or the whole frame')
     yield _arg('--shoulders', choices=('cut', 'keep', 'bare'), default='cut',
                help='cut shoulders beyond the head model (default), keep them, or cut all clothes')
-    yield _arg('--mattes', metavar='PATH', help='film: your own mattes, as a folder of pictures or a film')
-    yield _arg('--face', type=_count, default=1, metavar='N', help='which face to follow, if there are several; 1 is the largest (default)')
+    yield _arg('--mattes', metavar='PATH',
+               help='film: your own mattes, as a folder of pictures or a film')
+    yield _arg('--face', type=_count, default=1, metavar='N',
+               help='which face to follow, if there are several; 1 is the largest (default)')
 
 # %% ../nbs/90_cli.ipynb #c41e00c9
 def _training():
@@ -181,8 +187,10 @@ def _training():
            _out('DIR'),
            _arg('config', metavar='CONFIG', help='a .yaml file, or the name of one that ships'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
-           _arg('--minutes', type=float, metavar='M', help='stop after so many minutes; --resume goes on'),
-           _arg('--dry-run', action='store_true', help='take two steps on made-up people, to see whether it would run'),
+           _arg('--minutes', type=float, metavar='M',
+                help='stop after so many minutes; --resume goes on'),
+           _arg('--dry-run', action='store_true',
+                help='take two steps on made-up people, to see whether it would run'),
            _arg('--start', metavar='FILE', help='weights to start from; for Phase 2, those of Phase 1'),
            _HEAD)
 
@@ -190,8 +198,10 @@ def _training():
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
-           _arg('--out', metavar='DIR', default='demo_out', help='folder of the results (default: demo_out)'),
-           _arg('--portrait', metavar='IMG', help='a picture of a face (default: a portrait of an astronaut, by NASA)'),
+           _arg('--out', metavar='DIR', default='demo_out',
+                help='folder of the results (default: demo_out)'),
+           _arg('--portrait', metavar='IMG',
+                help='a picture of a face (default: a portrait of an astronaut, by NASA)'),
            _times(1000))
     yield (track, 'spatialavatar0 track me.jpg also_me.jpg -o me_clip',
            _arg('inputs', nargs='+', metavar='INPUT',
@@ -200,8 +210,10 @@ def _making():
     yield (create, 'spatialavatar0 create me_clip -o me.safetensors',
            _arg('sources', nargs='+', metavar='CLIP_or_IMAGE', help='a clip, or one to four pictures'),
            _out('AVATAR'), _HEAD,
-           _arg('-k', type=int, choices=(1, 2, 3, 4), help='how many of the pictures to use (default: all)'),
-           _arg('--network', metavar='FILE', help="weights written by train, or 'none' for no network (default: those that ship)"))
+           _arg('-k', type=int, choices=(1, 2, 3, 4),
+                help='how many of the pictures to use (default: all)'),
+           _arg('--network', metavar='FILE',
+                help="weights written by train, or 'none' for no network (default: those that ship)"))
     yield (refine, 'spatialavatar0 refine me.safetensors me_clip -o better.safetensors',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
            _arg('--iterations', type=_count, default=10_000, metavar='N',
@@ -210,10 +222,12 @@ def _making():
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _arg('--held-out', type=_count, default=0, metavar='N',
                 help='keep the last N frames for measuring only'),
-           _arg('--loose', default='', metavar='NAMES', help='correct errors of the clip as well: any of codes,camera,exposure'),
+           _arg('--loose', default='', metavar='NAMES',
+                help='correct errors of the clip as well: any of codes,camera,exposure'),
            _arg('--residual', type=float, default=0., metavar='RATE',
                 help='let expressions change colours and shapes beyond what the mesh does; try 1e-3'),
-           _arg('--log', choices=('wandb',), help='log to Weights & Biases as well as to the .csv'), _HEAD)
+           _arg('--log', choices=('wandb',),
+                help='log to Weights & Biases as well as to the .csv'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #3338d220
 def _using():
@@ -221,15 +235,20 @@ def _using():
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
            _SUBJECT,
            _arg('-o', '--out', metavar='VIDEO', required=True, help='.mp4, .gif, or a folder for .png'),
-           _arg('--motion', metavar='FILE', help='a motion: .npz, a .csv or .json recorded by a phone, or a .wav that moves the mouth'),
+           _arg('--motion', metavar='FILE',
+                help='a motion: .npz, a .csv or .json recorded by a phone, or a .wav that moves the mouth'),
            _arg('--clip', metavar='CLIP',
                 help="move as the person in a clip does; the avatar's own clip is shown as it was filmed"),
            _arg('--clip-head', metavar='FILE', help='head model of that clip, if it differs'),
-           _arg('--preset', metavar='NAME', default='demo', help='a motion that ships: blink, smile, brows, turn, gaze, yes, no, speech, '
+           _arg('--preset', metavar='NAME', default='demo',
+                help='a motion that ships: blink, smile, brows, turn, gaze, yes, no, speech, '
                 'visemes, emotions, an emotion, or demo (default)'),
-           _arg('--only', metavar='PART', help='use only this part of the motion: face, head, mouth or gaze'),
-           _arg('--smooth', type=float, default=0., metavar='S', help='smooth the motion over S seconds; try .04'),
-           _arg('--background', metavar='WHAT', help="a colour, a picture, or 'none' for transparent (default: a grey wall)"),
+           _arg('--only', metavar='PART',
+                help='use only this part of the motion: face, head, mouth or gaze'),
+           _arg('--smooth', type=float, default=0., metavar='S',
+                help='smooth the motion over S seconds; try .04'),
+           _arg('--background', metavar='WHAT',
+                help="a colour, a picture, or 'none' for transparent (default: a grey wall)"),
            _arg('--orbit', action='store_true', help='move the camera from side to side'), _SIZE, _HEAD)
     yield (export, 'spatialavatar0 export me.safetensors --to ply -o me.ply',
            _SUBJECT, _arg('--to', metavar='FORMAT', required=True, choices=tuple(FILES),
@@ -237,14 +256,16 @@ def _using():
            _out('FILE'),
            _arg('--preset', metavar='NAME', help='expression to freeze, or animation to include (glb)'),
            _arg('--at', type=float, default=0., metavar='S', help='second of the preset to freeze'),
-           _arg('--up', choices=('y', '-y'), help='which way is up, for formats that leave it open'), _HEAD)
+           _arg('--up', choices=('y', '-y'),
+                help='which way is up, for formats that leave it open'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #6839b5db
 def _settling():
     "The verb that corrects a clip by its avatar"
     yield (settle, 'spatialavatar0 settle me.safetensors me_clip -o settled_clip',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('CLIP'),
-           _arg('--steps', type=_count, default=12, metavar='N', help='steps for each frame (default: 12)'),
+           _arg('--steps', type=_count, default=12, metavar='N',
+                help='steps for each frame (default: 12)'),
            _HEAD)
 
 # %% ../nbs/90_cli.ipynb #a4acde6e
@@ -252,7 +273,8 @@ def _editing():
     "The verbs that change how somebody looks"
     yield (edit, 'spatialavatar0 edit me.safetensors --prompt "make her hair silver" -o silver.safetensors',
            _SUBJECT,
-           _arg('clip', metavar='CLIP', nargs='?', help='pictures to edit (default: views of the avatar)'),
+           _arg('clip', metavar='CLIP', nargs='?',
+                help='pictures to edit (default: views of the avatar)'),
            _arg('--prompt', metavar='TEXT', required=True, help='what to change'), _out('AVATAR'),
            _arg('--editor', metavar='NAME', default='grammar',
                 help='grammar (default; needs no weights), or InstructPix2Pix: its folder or name on the hub'),
@@ -260,7 +282,8 @@ def _editing():
            _arg('--strength', type=float, default=1., metavar='S',
                 help='how much of the edit to keep, 0 to 1 (default: 1)'),
            _arg('--region', metavar='NAME', help='change only this: hair, skin, lips, brows, ...'),
-           _arg('--no-wabe', action='store_true', help='blend without WABE, which shields hidden Gaussians'),
+           _arg('--no-wabe', action='store_true',
+                help='blend without WABE, which shields hidden Gaussians'),
            _arg('--consistent', choices=('adversary', 'agreement'),
                 help='in the last sixth, ask for views that agree: by a discriminator, or by the next frame'),
            _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same edit'),
@@ -268,14 +291,18 @@ def _editing():
            _HEAD)
     yield (undo, 'spatialavatar0 undo silver.safetensors -o before.safetensors',
            _SUBJECT,
-           _arg('folder', metavar='DIR', nargs='?', help='folder with the avatar from before (default: the one of AVATAR)'),
+           _arg('folder', metavar='DIR', nargs='?',
+                help='folder with the avatar from before (default: the one of AVATAR)'),
            _out('AVATAR'), _HEAD)
     yield (blend, 'spatialavatar0 blend me.safetensors you.safetensors -o both.safetensors',
-           _SUBJECT, _arg('other', metavar='OTHER', help='another avatar of the same head model and layout'),
+           _SUBJECT, _arg('other', metavar='OTHER',
+                          help='another avatar of the same head model and layout'),
            _out('AVATAR'),
-           _arg('--by', type=float, default=.5, metavar='T', help='0 is the first, 1 the second (default: .5)'), _HEAD)
+           _arg('--by', type=float, default=.5, metavar='T',
+                help='0 is the first, 1 the second (default: .5)'), _HEAD)
     yield (graft, 'spatialavatar0 graft me.safetensors you.safetensors --region hair -o new_hair.safetensors',
-           _SUBJECT, _arg('other', metavar='OTHER', help='avatar to take the region from'), _out('AVATAR'),
+           _SUBJECT, _arg('other', metavar='OTHER',
+                          help='avatar to take the region from'), _out('AVATAR'),
            _arg('--region', metavar='NAME', required=True, help='hair, skin, lips, brows, ...'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #1a7dcca0
@@ -286,7 +313,8 @@ def _looking():
     yield (convert, 'spatialavatar0 convert their_folder --head flame.npz -o clip',
            _arg('source', metavar='DATASET', help='a folder of another tracker, or a fit.npz of CAP4D'),
            _out('CLIP'),
-           _arg('--from', dest='format', metavar='FORMAT', help='format of the data set (default: recognised by its files)'),
+           _arg('--from', dest='format', metavar='FORMAT',
+                help='format of the data set (default: recognised by its files)'),
            _arg('--split', choices=('train', 'val', 'test'), help='convert only these frames'),
            _arg('--only', metavar='NAME', help='convert only this one of several recordings'), _HEAD)
     yield (doctor, 'spatialavatar0 doctor me_clip -o mesh.png',
@@ -297,7 +325,8 @@ def _looking():
     yield (info, 'spatialavatar0 info me.safetensors',
            _arg('file', metavar='FILE', help='an avatar, a clip, a motion, a head model or a .ply'))
     yield (head, 'spatialavatar0 head import flame2023.pkl -o flame.npz',
-           _arg('action', choices=('info', 'import', 'build'), help='show a head model; convert one; make the open head anew'),
+           _arg('action', choices=('info', 'import', 'build'),
+                help='show a head model; convert one; make the open head anew'),
            _arg('file', nargs='?', metavar='FILE', help='a head model (default: the open head)'),
            _out('FILE', required=False))
 
@@ -307,24 +336,29 @@ def _measuring():
     yield (bench, 'spatialavatar0 bench render --quick',
            _arg('name', choices=tuple(BENCHES), metavar='NAME', help='one of the benchmarks below'),
            _arg('--quick', action='store_true', help='a smaller run, where there is one'),
-           _arg('--full', action='store_true', help="the paper's size, where that differs; takes an hour or more"),
+           _arg('--full', action='store_true',
+                help="the paper's size, where that differs; takes an hour or more"),
            _arg('--data', metavar='DIR', help='the data set (default: made-up people)'),
            _arg('--networks', metavar='DIR', help='folder with weights of LPIPS, ArcFace and others'),
-           _arg('--minutes', type=float, metavar='M', help='ablations, report: begin nothing new after M minutes'),
+           _arg('--minutes', type=float, metavar='M',
+                help='ablations, report: begin nothing new after M minutes'),
            _out('DIR', required=False), _HEAD)
     yield (metrics, 'spatialavatar0 metrics mine theirs --like gaussianavatars',
            _arg('images', metavar='IMAGES', help='a folder of pictures'),
            _arg('targets', metavar='TARGETS', help='a folder with as many'),
-           _arg('--like', default='splattingavatar', metavar='NAME', help='protocol to follow (default: splattingavatar)'),
+           _arg('--like', default='splattingavatar', metavar='NAME',
+                help='protocol to follow (default: splattingavatar)'),
            _arg('--networks', metavar='DIR', help='folder with weights of LPIPS, ArcFace and others'),
            _out('CSV', required=False))
     yield (fleet, 'spatialavatar0 fleet clips -o avatars --workers 2',
            _arg('data', metavar='DIR', help='a folder of clips'), _out('DIR'),
            _arg('--iterations', type=_count, default=10_000, metavar='N',
                 help='steps of each refinement (default: 10000)'),
-           _arg('--address', metavar='ADDRESS', help="a Ray cluster, or 'auto' (default: this machine alone)"),
+           _arg('--address', metavar='ADDRESS',
+                help="a Ray cluster, or 'auto' (default: this machine alone)"),
            _arg('--workers', type=_count, metavar='N', help='number of processes on this machine'),
-           _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same avatars'), _HEAD)
+           _arg('--seed', type=int, default=0, metavar='N',
+                help='the same seed gives the same avatars'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #eaeadc40
 _CHOICES = {  # verb -> what is listed below its arguments
