@@ -204,8 +204,9 @@ def load(
     if str(d.get('format', '')) != _FORMAT: raise UserError('this is not a motion', path, again)
     try:
         tracks = {k: torch.from_numpy(np.asarray(d[k], np.float32)) for k in TRACKS}
-        bad = [k for k, x in tracks.items() if not x.isfinite().all()]
-        if bad or not len(tracks['jaw']): raise ValueError(f'{bad[0]} holds NaN' if bad else 'no frames')
+        bad = [k for k, x in tracks.items() if not (x.abs() < 1e4).all()]
+        if bad: raise ValueError(f'{bad[0]} holds NaN, or numbers beyond all bounds')
+        if not len(tracks['jaw']): raise ValueError('no frames')
         cameras = ()
         if 'K' in d:
             K, T = (torch.from_numpy(np.asarray(d[k], np.float32)) for k in ('K', 'world_to_camera'))
