@@ -182,8 +182,8 @@ def read_header(
         raise UserError('a safetensors file, but no avatar', path, 'give one that `Avatar.save` wrote')
     if (version := header.get('version')) != VERSION:
         raise UserError(f'of version {version}, not {VERSION}', path, 'update spatialavatar0')
-    whole = {'head', 'head_name', 'layout', 'made'} < header.keys()
-    if not whole or header.get('size') not in range(1, 8193) or not isinstance(header['made'], dict):
+    kinds = dict(head=str, head_name=str, layout=str, made=dict, size=int)
+    if any(type(header.get(k)) is not kind for k, kind in kinds.items()) or not 1 <= header['size'] <= 8192:
         raise UserError('its header is incomplete', path, 'make the avatar again')
     return header | {'shapes': shapes}
 
