@@ -128,20 +128,13 @@ def info(
 
 # %% ../nbs/88_files.ipynb #cad945a0
 def _about_avatar(path):
-    import json
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(path, 'pt') as f:
-            about = json.loads((f.metadata() or {}).get('avatar', 'null'))
-            n = f.get_slice('xyz').get_shape()[0] if about else 0
-    except (SafetensorError, OSError, ValueError):
-        raise wrong('not a whole safetensors file', path, 'copy or make it again') from None
-    if not about: raise wrong('a safetensors file, but not an avatar', path, 'give one made here')
     from spatialavatar0.refine.spikes import file_facts
+    from spatialavatar0.splat.avatar import read_header
+    about = read_header(path)
     layout = f"{about['size']} x {about['size']}"
-    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout,
-            **file_facts(path),
-            **{f'made: {k}': _short(x) for k, x in (about.get('made') or {}).items()}}
+    return {'kind': 'avatar', 'gaussians': (about['shapes'].get('xyz') or [0])[0], 'head': about['head'],
+            'layout': layout, **file_facts(path),
+            **{f'made: {k}': _short(x) for k, x in about['made'].items()}}
 
 def _short(x):
     "A dict in one line"
