@@ -25,13 +25,23 @@ import project
 
 shell = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 78rem; padding: 1rem; display: flex; gap: 2rem }}
-nav {{ flex: 0 0 11rem; font-size: .9rem }} nav b {{ display: block; margin-top: .8rem }} nav a {{ display: block }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 78rem; padding: 1rem; display: flex; gap: 2rem }}
+nav {{ flex: 0 0 11rem; font-size: .9rem; position: sticky; top: 0; max-height: 100vh; overflow-y: auto }}
+nav b {{ display: block; margin-top: .8rem }} nav a {{ display: block }}
 main {{ min-width: 0; flex: 1 }} img {{ max-width: 100%; height: auto }} pre {{ overflow-x: auto; padding: .6rem; font-size: .82rem }}
-.highlight pre {{ background: #f5f5f5 }} td, th {{ padding: .1rem .6rem; text-align: left }} .anchor-link {{ display: none }}
+a {{ color: #1c5d99; text-decoration: none }} a:hover, p a {{ text-decoration: underline }} h1, p code, li code {{ overflow-wrap: anywhere }}
+h1, h2, h3 {{ line-height: 1.25 }} blockquote {{ margin: 0 0 1.5rem; color: #666; font-size: 1.1rem }}
+.highlight pre {{ background: #f5f5f5 }} .anchor-link, .to-contents {{ display: none }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+td, th {{ padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e5e5e5 }}
+@media (max-width: 50rem) {{
+  body {{ flex-direction: column-reverse; gap: 1rem }} nav {{ position: static; max-height: none; columns: 2 }}
+  h1 {{ font-size: 1.6rem }} .to-contents {{ display: block }}
+}}
 </style><script>MathJax = {{tex: {{inlineMath: [['$', '$']]}}}}</script>
 <script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"></script></head>
-<body><nav>{nav}</nav><main>{body}</main></body></html>
+<body><nav id="contents">{nav}</nav>
+<main><a class="to-contents" href="#contents">Contents</a>{body}</main></body></html>
 """
 
 
@@ -80,7 +90,8 @@ class Site:
         nb, front = plain(nbformat.read(path, 4)) if path.suffix == '.ipynb' else written(path)
         page = path.with_name(front['output-file'])
         self.page_of[path], self.titles[page] = page, front['title']
-        self.pages[page] = BeautifulSoup(self.exporter.from_notebook_node(nb)[0], 'html.parser')
+        text = re.sub(r'\{target=[^}]*\}', '', self.exporter.from_notebook_node(nb)[0])  # quarto's, after links to code
+        self.pages[page] = BeautifulSoup(text, 'html.parser')
         self.headings[page] = {tag['id'].lower() for tag in self.pages[page].find_all(id=True)}
 
     def write(self, out):
