@@ -277,7 +277,7 @@ def _editing():
                 help='pictures to edit (default: views of the avatar)'),
            _arg('--prompt', metavar='TEXT', required=True, help='what to change'), _out('AVATAR'),
            _arg('--editor', metavar='NAME', default='grammar',
-                help='grammar (default; needs no weights), or InstructPix2Pix: its folder or name on the hub'),
+                help='grammar (default), or the folder or hub name of an InstructPix2Pix'),
            _times(300),
            _arg('--strength', type=float, default=1., metavar='S',
                 help='how much of the edit to keep, 0 to 1 (default: 1)'),
@@ -285,7 +285,7 @@ def _editing():
            _arg('--no-wabe', action='store_true',
                 help='blend without WABE, which shields hidden Gaussians'),
            _arg('--consistent', choices=('adversary', 'agreement'),
-                help='in the last sixth, ask for views that agree: by a discriminator, or by the next frame'),
+                help='make views agree, in the last sixth: by a discriminator, or by the next frame'),
            _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same edit'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _HEAD)
