@@ -148,7 +148,7 @@ def edit(
     how = _editor(editor, prompt)
     mask = region_of(subject, region) > .5 if region else None
     if mask is None and hasattr(how, 'reach'): mask = how.reach(subject)  # Adam moves what rounding tickles
-    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed)
+    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed, bake=True)
     after = runs.run(subject, clip and Clip(clip, subject.head), how, out, settings, mask,
                      helpers[consistent]() if consistent else None, resume)
     if strength < 1: (after := compose.strength(subject, after, strength)).save(out)
