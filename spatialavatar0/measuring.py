@@ -48,7 +48,9 @@ def bench(
     elif name == 'ablations': result = run(out, module.QUICK if quick else module.SMALL, minutes)
     elif name == 'report': result = run(out, minutes or 30.)
     elif name == 'edit':
-        result = run(data and Avatar.load(data, model), module.SMALL if quick else module.Plan())
+        from spatialavatar0.edit.clip import load_clip
+        result = run(data and Avatar.load(data, model), module.SMALL if quick else module.Plan(),
+                     clip=networks and load_clip(networks))
     elif name in REENACT: result = run(name, data, out, head=model, networks=networks)
     else: result = run()
     print(module.table(result))

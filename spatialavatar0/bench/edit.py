@@ -56,9 +56,10 @@ class Plan:
     frames: int = 12       # of each motion
     iterations: int = 1000
     spread: float = 45.    # degrees to either side
+    grid: int = 96         # of the made-up person's layout
     seed: int = 0
 
-SMALL = Plan(size=64, cameras=2, frames=3, iterations=12)
+SMALL = Plan(grid=48, size=64, cameras=2, frames=3, iterations=12)
 
 def arc(avatar: Avatar, plan: Plan) -> tuple[list[Camera], list[Camera]]:
     "Cameras for training, and those held out between them"
@@ -154,7 +155,7 @@ def bench_edit(
     "All variants on all tasks; raises `ValueError` for a variant that there is not"
     if unknown := set(names) - SWITCHES.keys():
         raise ValueError(f"names: got {', '.join(sorted(unknown))}, want some of {', '.join(SWITCHES)}")
-    avatar = made_up(2, size=48).avatar if avatar is None else avatar
+    avatar = made_up(2, size=plan.grid).avatar if avatar is None else avatar
     editor, asked, rows = editor or Jitter(parse(plan.prompt)), tasks(avatar, plan, other), []
     true = getattr(editor, 'editor', editor)  # without jitter
     training = [f for frames in asked['training'] for f in frames]
