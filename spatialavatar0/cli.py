@@ -257,7 +257,7 @@ def _editing():
                 help='grammar: needs no weights; else InstructPix2Pix: a folder or a name on the hub'),
            _times(300), _arg('--strength', type=float, default=1., metavar='S', help='0 is before, 1 after'),
            _arg('--region', metavar='NAME', help='only this may change: hair, skin, lips, brows, ...'),
-           _arg('--every', type=_count, default=1, metavar='N', help='steps from edit to edit, 1 if not given'),
+           _arg('--every', type=_count, default=1, metavar='N', help='steps from edit to edit; 1'),
            _arg('--no-wabe', action='store_true', help='ordinary blending'),
            _arg('--consistent', choices=('adversary', 'agreement'),
                 help='who asks for consistency in the last sixth: a discriminator; the edit next door'),

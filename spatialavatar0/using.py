@@ -142,7 +142,8 @@ def edit(
     if out.exists() and out.samefile(avatar):
         raise wrong('this is what it starts from', out, 'give the result another name')
     if not 0 <= strength <= 1: raise wrong(f'a strength of {strength:g}', remedy='give one from 0 to 1')
-    helpers = dict(adversary=lambda: adversary.Adversary('adjacent', steady=6.), agreement=adversary.Agreement)
+    helpers = dict(adversary=lambda: adversary.Adversary('adjacent', steady=6.),
+                   agreement=adversary.Agreement)
     if consistent and consistent not in helpers:
         raise wrong(f'there is no {consistent!r}', remedy=f"use {' or '.join(helpers)}")
     if consistent and not clip:

@@ -214,8 +214,6 @@ def find_hair(
     return torch.maximum(w, close_gaps(layout, w, max(1, layout.size//40))*near*place)
 
 # %% ../../nbs/edit/04_regions.ipynb #00b765fc
-CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
-
 def find_brows(
     layout: UVLayout,
     L: Tensor,     # (N,) lightness
@@ -231,6 +229,9 @@ def find_brows(
         if len(around): out = out.maximum(
             smoothstep(around.quantile(.7) - L, .05, .15)*smoothstep(near, .007, .004))
     return out*darker*(1 - hair)*(1 - on(layout, 'left_eyelids', 'right_eyelids', *INSIDE))
+
+# %% ../../nbs/edit/04_regions.ipynb #00b765fd
+CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
 
 def find_cheeks(
     layout: UVLayout,
@@ -310,4 +311,5 @@ def wig(
     tone = lambda lab, w: (w[:, None]*lab).sum(0)/w.sum().clamp(min=1e-6)
     shift = tone(mine, here['face']) - tone(theirs, there['face'])
     colour = from_oklab(theirs + (1 - there['hair'])[:, None]*shift)
-    return replace(b, gaussians=replace(b.gaussians, colour=colour)), torch.maximum(here['hair'], there['hair'])
+    toned = replace(b, gaussians=replace(b.gaussians, colour=colour))
+    return toned, torch.maximum(here['hair'], there['hair'])
