@@ -287,10 +287,12 @@ def _editing():
            _arg('--strength', type=float, default=1., metavar='S',
                 help='how much of the edit to keep, 0 to 1 (default: 1)'),
            _arg('--region', metavar='NAME', help='change only this: hair, skin, lips, brows, ...'),
+           _arg('--every', type=_count, default=1, metavar='N',
+                help='steps from one call of the editor to the next (default: 1)'),
            _arg('--no-wabe', action='store_true',
                 help='blend without WABE, which shields hidden Gaussians'),
            _arg('--consistent', choices=('adversary', 'agreement'),
-                help='make views agree, in the last sixth: by a discriminator, or by the next frame'),
+                help='with a clip: make frames agree, by a discriminator, or by an L1 to the next'),
            _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same edit'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _HEAD)

@@ -142,13 +142,16 @@ def edit(
     if out.exists() and out.samefile(avatar):
         raise wrong('this is what it starts from', out, 'give the result another name')
     if not 0 <= strength <= 1: raise wrong(f'a strength of {strength:g}', remedy='give one from 0 to 1')
-    helpers = dict(adversary=adversary.Adversary, agreement=adversary.Agreement)
+    helpers = dict(adversary=lambda: adversary.Adversary('adjacent', steady=6.),
+                   agreement=adversary.Agreement)
     if consistent and consistent not in helpers:
         raise wrong(f'there is no {consistent!r}', remedy=f"use {' or '.join(helpers)}")
+    if consistent and not clip:
+        raise wrong('views of an avatar have no neighbours', remedy='give a clip, or leave --consistent out')
     how = _editor(editor, prompt)
     mask = region_of(subject, region) > .5 if region else None
     if mask is None and hasattr(how, 'reach'): mask = how.reach(subject)  # Adam moves what rounding tickles
-    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed)
+    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed, bake=True)
     after = runs.run(subject, clip and Clip(clip, subject.head), how, out, settings, mask,
                      helpers[consistent]() if consistent else None, resume)
     if strength < 1: (after := compose.strength(subject, after, strength)).save(out)
@@ -206,8 +209,11 @@ def graft(
     head: str|Path|None = None,
 ):
     "Put a region of one avatar on another"
-    soft = lambda c, b: c.soften(b.layout, region_of(b, region))
-    return _both(avatar, other, out, head, lambda c, a, b: c.graft(a, b, soft(c, b)))
+    from spatialavatar0.edit.regions import wig
+    def how(c, a, b):
+        b, mask = wig(a, b) if region == 'hair' else (b, region_of(b, region))
+        return c.graft(a, b, c.soften(b.layout, mask))
+    return _both(avatar, other, out, head, how)
 
 # %% ../nbs/88a_using.ipynb #f82731c2
 def _both(avatar, other, out, head, how):
