@@ -155,6 +155,12 @@ def _count(text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above 0')
     return int(text)
 
+def _pixels(text):
+    "One such number, or two with an x between them"
+    sides = tuple(_count(x) for x in text.split('x'))
+    if len(sides) > 2: raise argparse.ArgumentTypeError(f'{text!r} is no size; give 512, or 640x360')
+    return sides if len(sides) > 1 else sides[0]
+
 def _arg(*names, **options): return names, options
 def _out(metavar, required=True):
     return _arg('-o', '--out', metavar=metavar, required=required, help='where the result shall stand')
@@ -225,11 +231,14 @@ def _using():
                 help="what somebody does in a clip; one's own is shown as it was filmed"),
            _arg('--clip-head', metavar='FILE', help='the head model of that clip, if it is another one'),
            _arg('--preset', metavar='NAME', default='demo', help='blink smile brows turn gaze yes no speech '
-                'visemes emotions demo, or an emotion'),
+                'visemes emotions actions demo, an emotion, or an action'),
            _arg('--only', metavar='PART', help='face, head, mouth or gaze'),
            _arg('--smooth', type=float, default=0., metavar='S', help='take out tremble; say .04 seconds'),
            _arg('--background', metavar='WHAT', help="a colour, a picture, or 'none' for transparency"),
-           _arg('--orbit', action='store_true', help='let the camera go from side to side'), _SIZE, _HEAD)
+           _arg('--orbit', action='store_true', help='let the camera go from side to side'),
+           _arg('--beside', action='store_true', help="the clip's own pictures to the left"),
+           _arg('--size', type=_pixels, default=512, metavar='PIXELS',
+                help='512 if not given; 640x360 is wide and high'), _HEAD)
     yield (export, 'spatialavatar0 export me.safetensors --to ply -o me.ply',
            _SUBJECT, _arg('--to', metavar='FORMAT', required=True, choices=tuple(FILES),
                           help='; '.join(f'{k}: {what}' for k, what in FILES.items())),
