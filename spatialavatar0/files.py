@@ -81,7 +81,7 @@ def head(
     file: str|Path|None = None, # of `info` and `import`
     out: str|Path|None = None,  # .npz, of `import` and `build`
 ):
-    "Head models: what is in one; FLAME's files to ours; the open head anew"
+    "Show, convert or build a head model"
     if action == 'info':
         model = pick_head(file)
         tell(about_head(model))
@@ -115,7 +115,7 @@ def _build_head():
 def info(
     file: str|Path,  # a file or a folder of ours
 ) -> dict:
-    "What a file is, and what is in it"
+    "Say what a file is, and what is in it"
     path = Path(file)
     if not path.exists(): raise wrong('there is no such file', path, 'check the path')
     readers = {'.safetensors': _about_avatar, '.npz': _about_npz, '.ply': _about_ply, '': _about_clip}
@@ -182,7 +182,7 @@ def convert(
     only: str|None = None,        # one of several recordings, by its name
     head: str|Path|None = None,   # FLAME, for all formats but ours and NeRSemble's
 ) -> Path:
-    "Other people's tracked recordings to a clip"
+    "Convert another tracker's recordings to a clip"
     from functools import partial
     from spatialavatar0.clip.convert import convert as run
     out, model = target(out), pick_head(head)
@@ -257,7 +257,7 @@ def repair(
     file: str|Path,  # an avatar or a .ply, of any program
     out: str|Path,   # of the same kind
 ) -> Path:
-    "Clamp the sizes of Gaussians that are spikes"
+    "Shrink Gaussians that are spikes"
     from spatialavatar0.refine.spikes import repair as run
     changed, n = run(file, out := target(out, Path(file).suffix.lower()))
     print(f'changed {changed} of {n} Gaussians')
