@@ -50,7 +50,8 @@ def drive(
     smooth: float = 0.,              # seconds
     background: str|None = None,     # a colour, a picture, or 'none'
     orbit: bool = False,             # let the camera go around
-    size: int = 512,                 # pixels
+    beside: bool = False,            # show the clip's own pictures, too
+    size: int|tuple = 512,           # pixels; width and height, if they differ
     head: str|Path|None = None,
 ) -> Path:
     "Render an avatar in motion, as a film"
@@ -64,9 +65,22 @@ def drive(
     else: moves = presets.preset(preset)
     if smooth: moves = montage.smoothed(moves, smooth)
     if only: moves = montage.only(moves, only)
-    cameras = swing(subject, len(moves), width=size, height=size) if orbit else \
-        list(moves.cameras) or head_camera(subject, size, size)
-    return wrote(film(subject, moves, out, cameras, background))
+    width, height = (size, size) if isinstance(size, int) else size
+    cameras = swing(subject, len(moves), width=width, height=height) if orbit else \
+        list(moves.cameras) or [head_camera(subject, width, height)]*len(moves)
+    left = _filmed(clip, moves, cameras[0].height) if beside else None
+    return wrote(film(subject, moves, out, cameras, background, left=left))
+
+def _filmed(path, moves, height):
+    "The pictures of a clip that a motion was taken from"
+    from spatialavatar0.clip.clip import Clip
+    from spatialavatar0.clip.image import resize
+    from spatialavatar0.drive.transfer import moments
+    if not path: raise wrong('there is nothing to be beside', remedy='give a clip')
+    clip = Clip(path)
+    for i in range(len(clip)) if moves.cameras else moments(clip).tolist():
+        image = clip.image(i)[0]
+        yield resize(image, height, round(height*image.shape[1]/image.shape[0])).clamp(0, 1)
 
 # %% ../nbs/88a_using.ipynb #484130f3
 def settle(
