@@ -130,8 +130,10 @@ def shown(
         colour = torch.zeros(len(most), 1).to(most).requires_grad_()
         image, _ = render(world._replace(colour=colour), frame.camera)
         (image[..., 0]*(1 - frame.alpha if beside else 1)).sum().backward()
-        spread_out = (avatar.layout.spacing(vertices)/widest).square()
-        pixels = colour.grad[:, 0]*(1 if beside else ((spread_out - .5)/.3).clamp(0, 1))
+        pixels = colour.grad[:, 0]
+        if not beside:
+            spread_out = (avatar.layout.spacing(vertices)/widest).square()
+            pixels = pixels*((spread_out - .5)/.3).clamp(0, 1)
         most = torch.maximum(most, pixels)
     return most
 
@@ -159,7 +161,8 @@ def keeper(
         nonlocal taken
         if t not in kept:
             frame = clip[t]
-            frame = type(frame)(**vars(frame) | dict(image=planar(frame.image)))
+            laid = dict(image=planar(frame.image), alpha=frame.alpha.contiguous())
+            frame = type(frame)(**vars(frame) | laid)
             kept[t] = frame, avatar.head.vertices(frame.codes.replace(shape=avatar.shape))
             taken += weight(*kept[t])
             while taken > room and len(kept) > 1: taken -= weight(*kept.popitem(last=False)[1])
