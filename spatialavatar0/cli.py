@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .files import convert, doctor, head, info, pick_head, ready_head, repair
 from .files import target, wrong, wrote
-from .measuring import BENCHES, bench, fleet, metrics
+from .measuring import BENCHES, CONFIGS, PROTOCOLS, bench, fleet, metrics
 from .using import FILES, blend, drive, edit, export, graft, settle, undo
 
 # %% ../nbs/90_cli.ipynb #b6bf32c1
@@ -20,7 +20,7 @@ def demo(
     portrait: str|Path|None = None,   # a picture of a face; none: an astronaut of NASA
     iterations: int = 1000,           # of the refinement
 ):
-    "The main job end to end, on a real portrait"
+    "From a portrait to an avatar, films of it and a contact sheet, end to end"
     from spatialavatar0.demo import demo as run
     return run(target(out), portrait, iterations)
 
@@ -36,7 +36,7 @@ def track(
     mattes: str|Path|None = None,  # of a film: a folder of pictures, or a film; made where not given
     face: int = 1,               # which, where there are several; 1 is the largest and most central
 ):
-    "Find the head in pictures, or in a film: a clip"
+    "Find the head in pictures or in a film, and write a clip"
     out = target(out)
     from spatialavatar0.track.track import kind_of, track as run
     paths = [Path(p) for p in inputs]
@@ -51,7 +51,7 @@ def overlay(
     out: str|Path,               # .mp4
     head: str|Path|None = None,
 ) -> Path:
-    "A film of the mesh over a clip's pictures"
+    "Draw the mesh over a clip's pictures, as a film"
     from spatialavatar0.clip.clip import Clip
     from spatialavatar0.drive.overlay import overlay as run
     out = target(out, '.mp4')
@@ -65,7 +65,7 @@ def create(
     network: str|Path|None = None,  # weights as `train` writes them; 'none': no network
     head: str|Path|None = None,
 ):
-    "An avatar at once, from one to four pictures"
+    "Make a first avatar from one to four pictures"
     out = target(out, '.safetensors')
     from spatialavatar0.generate.choose import generate as run
     with _as_clip(sources, head) as clip: avatar = run(clip, k, clip.head, network=network)
@@ -130,7 +130,7 @@ def train(
     start: str|Path|None = None,   # .safetensors, for Phase 2 that of Phase 1; else as the page says
     head: str|Path|None = None,    # that clips in folders are of
 ):
-    "Train the generator: Phase 1, or Phase 2"
+    "Train the generator, Phase 1 or Phase 2"
     from spatialavatar0.generate.train import train as run
     from spatialavatar0.runs import Stopped
     out, changes = target(out), dict(start=str(start)) if start else {}
@@ -157,40 +157,51 @@ def _count(text):
 
 def _arg(*names, **options): return names, options
 def _out(metavar, required=True):
-    return _arg('-o', '--out', metavar=metavar, required=required, help='where the result shall stand')
-def _times(n): return _arg('--iterations', type=_count, default=n, metavar='N', help=f'{n} if not given')
-_HEAD = _arg('--head', metavar='FILE', help='another head model than the open one, say FLAME: .npz or .pkl')
-_SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS', help='of the pictures, 512 if not given')
+    return _arg('-o', '--out', metavar=metavar, required=required, help='where to write the result')
+def _times(n): return _arg('--iterations', type=_count, default=n, metavar='N',
+             help=f'steps (default: {n})')
+_HEAD = _arg('--head', metavar='FILE',
+             help='head model in place of the open head, such as FLAME: .npz or .pkl')
+_SIZE = _arg('--size', type=_count, default=512, metavar='PIXELS',
+             help='side of the pictures (default: 512)')
 _SUBJECT = _arg('avatar', metavar='AVATAR', help='a .safetensors file')
 
 # %% ../nbs/90_cli.ipynb #8bf7cd60
 def _film():
     "Arguments about films"
-    yield _arg('--fps', type=float, metavar='F', help='of a film: frames a second; its own, at most 30')
+    yield _arg('--fps', type=float, metavar='F',
+               help='film: frames per second (default: those of the film, at most 30)')
     yield _arg('--crop', choices=('smooth', 'fixed', 'none'), default='smooth',
-               help='of a film: a square that follows the head, one that stays, or the whole picture')
+               help='film: a square that follows the head (default), one that stays, or the whole frame')
     yield _arg('--shoulders', choices=('cut', 'keep', 'bare'), default='cut',
-               help='cut those beyond the head model, keep them, or cut all clothes as well')
-    yield _arg('--mattes', metavar='PATH', help='of a film: a folder of pictures, or a film')
-    yield _arg('--face', type=_count, default=1, metavar='N', help='of several: 1 is the largest')
+               help='cut shoulders beyond the head model (default), keep them, or cut all clothes')
+    yield _arg('--mattes', metavar='PATH',
+               help='film: your own mattes, as a folder of pictures or a film')
+    yield _arg('--face', type=_count, default=1, metavar='N',
+               help='which face to follow, if there are several; 1 is the largest (default)')
 
 # %% ../nbs/90_cli.ipynb #c41e00c9
 def _training():
     "The verb that makes the network"
     yield (train, 'spatialavatar0 train small_phase1 -o run',
-           _out('DIR'), _arg('config', metavar='CONFIG', help='a .yaml file, or a page that ships'),
+           _out('DIR'),
+           _arg('config', metavar='CONFIG', help='a .yaml file, or the name of one that ships'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
-           _arg('--minutes', type=float, metavar='M', help='put it down then'),
-           _arg('--dry-run', action='store_true', help='two steps of the same shape, on made-up people'),
-           _arg('--start', metavar='FILE', help='a generator to begin with; for Phase 2 that of Phase 1'),
+           _arg('--minutes', type=float, metavar='M',
+                help='stop after so many minutes; --resume goes on'),
+           _arg('--dry-run', action='store_true',
+                help='take two steps on made-up people, to see whether it would run'),
+           _arg('--start', metavar='FILE', help='weights to start from; for Phase 2, those of Phase 1'),
            _HEAD)
 
 # %% ../nbs/90_cli.ipynb #0645532a
 def _making():
     "The verbs that make an avatar: function, example, arguments"
     yield (demo, 'spatialavatar0 demo --portrait me.jpg',
-           _arg('--out', metavar='DIR', default='demo_out', help='of the results, demo_out if not given'),
-           _arg('--portrait', metavar='IMG', help='a picture of a face; an astronaut of NASA if not given'),
+           _arg('--out', metavar='DIR', default='demo_out',
+                help='folder of the results (default: demo_out)'),
+           _arg('--portrait', metavar='IMG',
+                help='a picture of a face (default: a portrait of an astronaut, by NASA)'),
            _times(1000))
     yield (track, 'spatialavatar0 track me.jpg also_me.jpg -o me_clip',
            _arg('inputs', nargs='+', metavar='INPUT',
@@ -199,20 +210,24 @@ def _making():
     yield (create, 'spatialavatar0 create me_clip -o me.safetensors',
            _arg('sources', nargs='+', metavar='CLIP_or_IMAGE', help='a clip, or one to four pictures'),
            _out('AVATAR'), _HEAD,
-           _arg('-k', type=int, choices=(1, 2, 3, 4), help='how many pictures; all if not given'),
-           _arg('--network', metavar='FILE', help="weights of `train`; 'none': do without a network"))
+           _arg('-k', type=int, choices=(1, 2, 3, 4),
+                help='how many of the pictures to use (default: all)'),
+           _arg('--network', metavar='FILE',
+                help="weights written by train, or 'none' for no network (default: those that ship)"))
     yield (refine, 'spatialavatar0 refine me.safetensors me_clip -o better.safetensors',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('AVATAR'),
            _arg('--iterations', type=_count, default=10_000, metavar='N',
-                help='10000 if not given, with the settings of the paper; fewer take larger steps'),
-           _arg('--seed', type=int, default=0, help='the same seed, the same avatar'),
+                help="steps (default: 10000, with the paper's settings; fewer take larger steps)"),
+           _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same avatar'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _arg('--held-out', type=_count, default=0, metavar='N',
-                help='so many frames at the end are only looked at'),
-           _arg('--loose', default='', metavar='NAMES', help='correct the clip: codes, camera, exposure'),
+                help='keep the last N frames for measuring only'),
+           _arg('--loose', default='', metavar='NAMES',
+                help='correct errors of the clip as well: any of codes,camera,exposure'),
            _arg('--residual', type=float, default=0., metavar='RATE',
-                help='let expressions change colours and shapes beyond the mesh; say 1e-3'),
-           _arg('--log', choices=('wandb',), help='figures to wandb too, beside the .csv'), _HEAD)
+                help='let expressions change colours and shapes beyond what the mesh does; try 1e-3'),
+           _arg('--log', choices=('wandb',),
+                help='log to Weights & Biases as well as to the .csv'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #3338d220
 def _using():
@@ -220,30 +235,37 @@ def _using():
     yield (drive, 'spatialavatar0 drive me.safetensors --preset speech -o speech.mp4',
            _SUBJECT,
            _arg('-o', '--out', metavar='VIDEO', required=True, help='.mp4, .gif, or a folder for .png'),
-           _arg('--motion', metavar='FILE', help='.npz; .csv or .json of a phone; .wav, for the mouth'),
+           _arg('--motion', metavar='FILE',
+                help='a motion: .npz, a .csv or .json recorded by a phone, or a .wav that moves the mouth'),
            _arg('--clip', metavar='CLIP',
-                help="what somebody does in a clip; one's own is shown as it was filmed"),
-           _arg('--clip-head', metavar='FILE', help='the head model of that clip, if it is another one'),
-           _arg('--preset', metavar='NAME', default='demo', help='blink smile brows turn gaze yes no speech '
-                'visemes emotions demo, or an emotion'),
-           _arg('--only', metavar='PART', help='face, head, mouth or gaze'),
-           _arg('--smooth', type=float, default=0., metavar='S', help='take out tremble; say .04 seconds'),
-           _arg('--background', metavar='WHAT', help="a colour, a picture, or 'none' for transparency"),
-           _arg('--orbit', action='store_true', help='let the camera go from side to side'), _SIZE, _HEAD)
+                help="move as the person in a clip does; the avatar's own clip is shown as it was filmed"),
+           _arg('--clip-head', metavar='FILE', help='head model of that clip, if it differs'),
+           _arg('--preset', metavar='NAME', default='demo',
+                help='a motion that ships: blink, smile, brows, turn, gaze, yes, no, speech, '
+                'visemes, emotions, an emotion, or demo (default)'),
+           _arg('--only', metavar='PART',
+                help='use only this part of the motion: face, head, mouth or gaze'),
+           _arg('--smooth', type=float, default=0., metavar='S',
+                help='smooth the motion over S seconds; try .04'),
+           _arg('--background', metavar='WHAT',
+                help="a colour, a picture, or 'none' for transparent (default: a grey wall)"),
+           _arg('--orbit', action='store_true', help='move the camera from side to side'), _SIZE, _HEAD)
     yield (export, 'spatialavatar0 export me.safetensors --to ply -o me.ply',
            _SUBJECT, _arg('--to', metavar='FORMAT', required=True, choices=tuple(FILES),
-                          help='; '.join(f'{k}: {what}' for k, what in FILES.items())),
+                          help='one of the formats below'),
            _out('FILE'),
-           _arg('--preset', metavar='NAME', help='a face to freeze, or an animation to go along (glb)'),
-           _arg('--at', type=float, default=0., metavar='S', help='which second of it to freeze'),
-           _arg('--up', choices=('y', '-y'), help='which way is up, where the format leaves it open'), _HEAD)
+           _arg('--preset', metavar='NAME', help='expression to freeze, or animation to include (glb)'),
+           _arg('--at', type=float, default=0., metavar='S', help='second of the preset to freeze'),
+           _arg('--up', choices=('y', '-y'),
+                help='which way is up, for formats that leave it open'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #6839b5db
 def _settling():
-    "The verb that mends a clip by its avatar"
+    "The verb that corrects a clip by its avatar"
     yield (settle, 'spatialavatar0 settle me.safetensors me_clip -o settled_clip',
            _SUBJECT, _arg('clip', metavar='CLIP', help='the folder it was made from'), _out('CLIP'),
-           _arg('--steps', type=_count, default=12, metavar='N', help='for each frame, 12 if not given'),
+           _arg('--steps', type=_count, default=12, metavar='N',
+                help='steps for each frame (default: 12)'),
            _HEAD)
 
 # %% ../nbs/90_cli.ipynb #a4acde6e
@@ -251,28 +273,36 @@ def _editing():
     "The verbs that change how somebody looks"
     yield (edit, 'spatialavatar0 edit me.safetensors --prompt "make her hair silver" -o silver.safetensors',
            _SUBJECT,
-           _arg('clip', metavar='CLIP', nargs='?', help='pictures to edit; its own if not given'),
-           _arg('--prompt', metavar='TEXT', required=True, help='what shall change'), _out('AVATAR'),
+           _arg('clip', metavar='CLIP', nargs='?',
+                help='pictures to edit (default: views of the avatar)'),
+           _arg('--prompt', metavar='TEXT', required=True, help='what to change'), _out('AVATAR'),
            _arg('--editor', metavar='NAME', default='grammar',
-                help='grammar: needs no weights; else InstructPix2Pix: a folder or a name on the hub'),
-           _times(300), _arg('--strength', type=float, default=1., metavar='S', help='0 is before, 1 after'),
-           _arg('--region', metavar='NAME', help='only this may change: hair, skin, lips, brows, ...'),
-           _arg('--no-wabe', action='store_true', help='ordinary blending'),
+                help='grammar (default; needs no weights), or InstructPix2Pix: its folder or name on the hub'),
+           _times(300),
+           _arg('--strength', type=float, default=1., metavar='S',
+                help='how much of the edit to keep, 0 to 1 (default: 1)'),
+           _arg('--region', metavar='NAME', help='change only this: hair, skin, lips, brows, ...'),
+           _arg('--no-wabe', action='store_true',
+                help='blend without WABE, which shields hidden Gaussians'),
            _arg('--consistent', choices=('adversary', 'agreement'),
-                help='who asks for consistency in the last sixth: a discriminator; the edit next door'),
-           _arg('--seed', type=int, default=0, help='the same seed, the same edit'),
+                help='in the last sixth, ask for views that agree: by a discriminator, or by the next frame'),
+           _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same edit'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _HEAD)
     yield (undo, 'spatialavatar0 undo silver.safetensors -o before.safetensors',
            _SUBJECT,
-           _arg('folder', metavar='DIR', nargs='?', help='where its parent is; beside it if not given'),
+           _arg('folder', metavar='DIR', nargs='?',
+                help='folder with the avatar from before (default: the one of AVATAR)'),
            _out('AVATAR'), _HEAD)
     yield (blend, 'spatialavatar0 blend me.safetensors you.safetensors -o both.safetensors',
-           _SUBJECT, _arg('other', metavar='OTHER', help='another avatar of the same head model and layout'),
+           _SUBJECT, _arg('other', metavar='OTHER',
+                          help='another avatar of the same head model and layout'),
            _out('AVATAR'),
-           _arg('--by', type=float, default=.5, metavar='T', help='0 the first, 1 the second'), _HEAD)
+           _arg('--by', type=float, default=.5, metavar='T',
+                help='0 is the first, 1 the second (default: .5)'), _HEAD)
     yield (graft, 'spatialavatar0 graft me.safetensors you.safetensors --region hair -o new_hair.safetensors',
-           _SUBJECT, _arg('other', metavar='OTHER', help='whose region it shall be'), _out('AVATAR'),
+           _SUBJECT, _arg('other', metavar='OTHER',
+                          help='avatar to take the region from'), _out('AVATAR'),
            _arg('--region', metavar='NAME', required=True, help='hair, skin, lips, brows, ...'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #1a7dcca0
@@ -283,9 +313,10 @@ def _looking():
     yield (convert, 'spatialavatar0 convert their_folder --head flame.npz -o clip',
            _arg('source', metavar='DATASET', help='a folder of another tracker, or a fit.npz of CAP4D'),
            _out('CLIP'),
-           _arg('--from', dest='format', metavar='FORMAT', help='what it looks like if not given'),
-           _arg('--split', choices=('train', 'val', 'test'), help='only these frames'),
-           _arg('--only', metavar='NAME', help='one of several recordings'), _HEAD)
+           _arg('--from', dest='format', metavar='FORMAT',
+                help='format of the data set (default: recognised by its files)'),
+           _arg('--split', choices=('train', 'val', 'test'), help='convert only these frames'),
+           _arg('--only', metavar='NAME', help='convert only this one of several recordings'), _HEAD)
     yield (doctor, 'spatialavatar0 doctor me_clip -o mesh.png',
            _arg('file', metavar='FILE', help="a clip, another tracker's folder, an avatar or a .ply"),
            _out('PNG', required=False), _HEAD)
@@ -294,51 +325,68 @@ def _looking():
     yield (info, 'spatialavatar0 info me.safetensors',
            _arg('file', metavar='FILE', help='an avatar, a clip, a motion, a head model or a .ply'))
     yield (head, 'spatialavatar0 head import flame2023.pkl -o flame.npz',
-           _arg('action', choices=('info', 'import', 'build'), help='look; convert; make the open head anew'),
-           _arg('file', nargs='?', metavar='FILE', help='a head model; the open head if not given'),
+           _arg('action', choices=('info', 'import', 'build'),
+                help='show a head model; convert one; make the open head anew'),
+           _arg('file', nargs='?', metavar='FILE', help='a head model (default: the open head)'),
            _out('FILE', required=False))
 
 # %% ../nbs/90_cli.ipynb #6a60485b
 def _measuring():
     "The verbs that measure, and the one for many people"
     yield (bench, 'spatialavatar0 bench render --quick',
-           _arg('name', choices=tuple(BENCHES),
-                help='; '.join(f'{k}: {what}' for k, what in BENCHES.items())),
-           _arg('--quick', action='store_true', help='a smaller one, where there is one'),
-           _arg('--full', action='store_true', help="at the paper's size, where that is another: an hour"),
-           _arg('--data', metavar='DIR', help='of the set; made-up people if not given'),
-           _arg('--networks', metavar='DIR', help='the weights of LPIPS and others'),
-           _arg('--minutes', type=float, metavar='M', help='ablations: begin nothing new then'),
+           _arg('name', choices=tuple(BENCHES), metavar='NAME', help='one of the benchmarks below'),
+           _arg('--quick', action='store_true', help='a smaller run, where there is one'),
+           _arg('--full', action='store_true',
+                help="the paper's size, where that differs; takes an hour or more"),
+           _arg('--data', metavar='DIR', help='the data set (default: made-up people)'),
+           _arg('--networks', metavar='DIR', help='folder with weights of LPIPS, ArcFace and others'),
+           _arg('--minutes', type=float, metavar='M',
+                help='ablations, report: begin nothing new after M minutes'),
            _out('DIR', required=False), _HEAD)
     yield (metrics, 'spatialavatar0 metrics mine theirs --like gaussianavatars',
            _arg('images', metavar='IMAGES', help='a folder of pictures'),
            _arg('targets', metavar='TARGETS', help='a folder with as many'),
-           _arg('--like', default='splattingavatar', metavar='NAME', help='whose protocol'),
-           _arg('--networks', metavar='DIR', help='weights of LPIPS, ArcFace and others'),
+           _arg('--like', default='splattingavatar', metavar='NAME',
+                help='protocol to follow (default: splattingavatar)'),
+           _arg('--networks', metavar='DIR', help='folder with weights of LPIPS, ArcFace and others'),
            _out('CSV', required=False))
     yield (fleet, 'spatialavatar0 fleet clips -o avatars --workers 2',
            _arg('data', metavar='DIR', help='a folder of clips'), _out('DIR'),
            _arg('--iterations', type=_count, default=10_000, metavar='N',
-                help='of each refinement; 10000 if not given'),
-           _arg('--address', metavar='ADDRESS', help="of a Ray cluster, or 'auto'; else this machine"),
-           _arg('--workers', type=_count, metavar='N', help='processes on this machine'),
-           _arg('--seed', type=int, default=0, help='the same seed, the same avatars'), _HEAD)
+                help='steps of each refinement (default: 10000)'),
+           _arg('--address', metavar='ADDRESS',
+                help="a Ray cluster, or 'auto' (default: this machine alone)"),
+           _arg('--workers', type=_count, metavar='N', help='number of processes on this machine'),
+           _arg('--seed', type=int, default=0, metavar='N',
+                help='the same seed gives the same avatars'), _HEAD)
 
 # %% ../nbs/90_cli.ipynb #eaeadc40
+_CHOICES = {  # verb -> what is listed below its arguments
+    'export': ('formats', FILES), 'bench': ('benchmarks', BENCHES), 'train': ('files that ship', CONFIGS),
+    'metrics': ('protocols', PROTOCOLS)}
+
+def _choices(verb):
+    "As lines of help"
+    title, table = _CHOICES.get(verb, ('', {}))
+    lines = [f'  {name:<{max(map(len, table)) + 2}}{what}' for name, what in table.items()]
+    return '\n'.join([f'{title}:', *lines, '', '']) if lines else ''
+
 def _verbs():
     return *_making(), *_settling(), *_using(), *_editing(), *_looking(), *_training(), *_measuring()
 
 def parser() -> argparse.ArgumentParser:
     "Of the whole command line"
     from spatialavatar0 import __version__
-    top = _Parser('spatialavatar0', description='One to four portraits to a head avatar that moves.',
+    what = 'From one to four portraits, or a film, to a head avatar that moves.'
+    top = _Parser('spatialavatar0', description=what,
                   epilog='example: spatialavatar0 demo')
     top.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     verbs = top.add_subparsers(dest='verb', metavar='VERB', required=True, title='verbs')
     for function, example, *arguments in _verbs():
         what = function.__doc__
         p = verbs.add_parser(function.__name__, help=what[0].lower() + what[1:], description=f'{what}.',
-                             epilog=f'example: {example}')
+                             epilog=f'{_choices(function.__name__)}example: {example}',
+                             formatter_class=argparse.RawDescriptionHelpFormatter)
         for names, options in arguments: p.add_argument(*names, **options)
         p.set_defaults(function=function)
     return top

@@ -21,6 +21,7 @@ from .drive.motion import add, from_curves
 from .drive.presets import blink, idle, preset
 from .drive.sheet import sheet
 from .drive.video import drive, head_camera, swing
+from .drive.web import export_html
 from .splat.losses import psnr, ssim
 from .splat.avatar import Avatar
 
@@ -133,8 +134,10 @@ def demo(
     with timed(steps, 'drive'): films(avatar, out, size)
     with timed(steps, 'export'):
         avatar.save(out/'avatar.safetensors')
+        name = photo.stem.replace('_', ' ').capitalize()
         write_ply(out/'avatar.ply', avatar.pose(avatar.codes()))
-        sheet(avatar, frame, out/'sheet.png', photo.stem.replace('_', ' ').capitalize(), in_words(steps))
+        export_html(avatar, out/'avatar.html', name, play='demo')
+        sheet(avatar, frame, out/'sheet.png', name, in_words(steps))
     print_table(steps)
     return steps
 

@@ -81,7 +81,7 @@ def head(
     file: str|Path|None = None, # of `info` and `import`
     out: str|Path|None = None,  # .npz, of `import` and `build`
 ):
-    "Head models: what is in one; FLAME's files to ours; the open head anew"
+    "Show, convert or build a head model"
     if action == 'info':
         model = pick_head(file)
         tell(about_head(model))
@@ -115,7 +115,7 @@ def _build_head():
 def info(
     file: str|Path,  # a file or a folder of ours
 ) -> dict:
-    "What a file is, and what is in it"
+    "Say what a file is, and what is in it"
     path = Path(file)
     if not path.exists(): raise wrong('there is no such file', path, 'check the path')
     readers = {'.safetensors': _about_avatar, '.npz': _about_npz, '.ply': _about_ply, '': _about_clip}
@@ -128,20 +128,13 @@ def info(
 
 # %% ../nbs/88_files.ipynb #cad945a0
 def _about_avatar(path):
-    import json
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(path, 'pt') as f:
-            about = json.loads((f.metadata() or {}).get('avatar', 'null'))
-            n = f.get_slice('xyz').get_shape()[0] if about else 0
-    except (SafetensorError, OSError, ValueError):
-        raise wrong('not a whole safetensors file', path, 'copy or make it again') from None
-    if not about: raise wrong('a safetensors file, but not an avatar', path, 'give one made here')
     from spatialavatar0.refine.spikes import file_facts
+    from spatialavatar0.splat.avatar import read_header
+    about = read_header(path)
     layout = f"{about['size']} x {about['size']}"
-    return {'kind': 'avatar', 'gaussians': n, 'head': about['head'], 'layout': layout,
-            **file_facts(path),
-            **{f'made: {k}': _short(x) for k, x in (about.get('made') or {}).items()}}
+    return {'kind': 'avatar', 'gaussians': (about['shapes'].get('xyz') or [0])[0], 'head': about['head'],
+            'layout': layout, **file_facts(path),
+            **{f'made: {k}': _short(x) for k, x in about['made'].items()}}
 
 def _short(x):
     "A dict in one line"
@@ -189,7 +182,7 @@ def convert(
     only: str|None = None,        # one of several recordings, by its name
     head: str|Path|None = None,   # FLAME, for all formats but ours and NeRSemble's
 ) -> Path:
-    "Other people's tracked recordings to a clip"
+    "Convert another tracker's recordings to a clip"
     from functools import partial
     from spatialavatar0.clip.convert import convert as run
     out, model = target(out), pick_head(head)
@@ -264,7 +257,7 @@ def repair(
     file: str|Path,  # an avatar or a .ply, of any program
     out: str|Path,   # of the same kind
 ) -> Path:
-    "Clamp the sizes of Gaussians that are spikes"
+    "Shrink Gaussians that are spikes"
     from spatialavatar0.refine.spikes import repair as run
     changed, n = run(file, out := target(out, Path(file).suffix.lower()))
     print(f'changed {changed} of {n} Gaussians')

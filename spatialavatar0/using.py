@@ -53,7 +53,7 @@ def drive(
     size: int = 512,                 # pixels
     head: str|Path|None = None,
 ) -> Path:
-    "A film of an avatar in motion"
+    "Render an avatar in motion, as a film"
     from spatialavatar0.drive import montage, presets
     from spatialavatar0.drive.film import film
     from spatialavatar0.drive.video import head_camera, swing
@@ -107,7 +107,7 @@ def export(
     up: str|None = None,         # 'y' or '-y'
     head: str|Path|None = None,
 ) -> Path:
-    "An avatar for other programs"
+    "Write an avatar for other programs"
     from spatialavatar0.drive import export as to_file, presets
     from spatialavatar0.splat.avatar import Avatar
     if to not in to_file.FORMATS:
@@ -178,7 +178,7 @@ def undo(
     folder: str|Path|None = None,    # where its parent is; beside it where not given
     head: str|Path|None = None,
 ):
-    "The avatar as it was before its last edit"
+    "Take back an avatar's last edit"
     from spatialavatar0.edit import compose
     from spatialavatar0.splat.avatar import Avatar
     out, subject = target(out, '.safetensors'), Avatar.load(avatar, pick_head(head))
@@ -194,7 +194,7 @@ def blend(
     by: float = .5,                  # 0 the first, 1 the second
     head: str|Path|None = None,
 ):
-    "Somebody between two people"
+    "Mix two people into one avatar"
     if not 0 <= by <= 1: raise wrong(f'a blend by {by:g}', remedy='give a number from 0 to 1')
     return _both(avatar, other, out, head, lambda c, a, b: c.blend(a, b, by))
 
@@ -205,7 +205,7 @@ def graft(
     out: str|Path,                   # .safetensors
     head: str|Path|None = None,
 ):
-    "A region of one person on another"
+    "Put a region of one avatar on another"
     soft = lambda c, b: c.soften(b.layout, region_of(b, region))
     return _both(avatar, other, out, head, lambda c, a, b: c.graft(a, b, soft(c, b)))
 

@@ -46,7 +46,7 @@ BENCHES = {
     'antispike': Bench('What keeps needles away', 'antispike', small('bench_antispike', like='SMALL')),
     'ablations': Bench('Parts of the training', 'ablations',
                        lambda m, out, left: m.bench_ablations(out, m.QUICK, left)),
-    'edit': Bench('Editing by text', 'edit', None, 'a bench of its own, run into this folder'),
+    'edit': Bench('Editing by text', 'edit', small('bench_edit')),
     'vfhq': Bench('VFHQ', 'reenact', None, 'its 50 test films: bench vfhq --data FOLDER'),
     'hdtf': Bench('HDTF', 'reenact', None, 'its 19 test films: bench hdtf --data FOLDER')}
 

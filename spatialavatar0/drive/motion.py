@@ -17,6 +17,7 @@ from kornia.geometry import axis_angle_to_quaternion, quaternion_to_axis_angle
 from torch import Tensor
 
 from ..camera import Camera
+from ..clip.untrusted import pinhole, rigid
 from ..core import UserError, atomic_path, check_shape
 from ..head.model import HeadCodes
 from ..splat.binding import quaternion_multiply
@@ -40,7 +41,7 @@ class Motion:
         T = len(self.expression)
         want = dict(expression=len(self.names), jaw=3, neck=3, eyes=6, rotation=3, translation=3)
         for name, n in want.items(): check_shape(name, getattr(self, name), f'{T} {n}')
-        if not self.fps > 0: raise ValueError(f'fps: got {self.fps}, want above 0')
+        if not .001 <= self.fps <= 1000: raise ValueError(f'fps: got {self.fps}, want .001 to 1000')
         if len(self.cameras) not in (0, T):
             raise ValueError(f'cameras: got {len(self.cameras)}, want none or {T}')
 
@@ -204,17 +205,21 @@ def load(
     if str(d.get('format', '')) != _FORMAT: raise UserError('this is not a motion', path, again)
     try:
         tracks = {k: torch.from_numpy(np.asarray(d[k], np.float32)) for k in TRACKS}
-        bad = [k for k, x in tracks.items() if not x.isfinite().all()]
-        if bad or not len(tracks['jaw']): raise ValueError(f'{bad[0]} holds NaN' if bad else 'no frames')
-        cameras = ()
-        if 'K' in d:
-            K, T = (torch.from_numpy(np.asarray(d[k], np.float32)) for k in ('K', 'world_to_camera'))
-            cameras = tuple(Camera(k, t, int(w), int(h)) for k, t, (w, h) in zip(K, T, d['size']))
+        bad = [k for k, x in tracks.items() if not (x.abs() < 1e4).all()]
+        if bad: raise ValueError(f'{bad[0]} holds NaN, or numbers beyond all bounds')
+        if not len(tracks['jaw']): raise ValueError('no frames')
         return cls(names=tuple(map(str, d['names'])), fps=float(d['fps']), head=str(d['head']),
-                   cameras=cameras, **tracks)
+                   cameras=_cameras(d, path) if 'K' in d else (), **tracks)
     except KeyError as e: raise UserError(f'it holds no array {e}', path, again) from None
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, IndexError) as e:
         raise UserError(f'the motion is damaged: {e}', path, again) from None
+
+def _cameras(d, path):
+    "The cameras in a motion's arrays, each looked at as any stranger's is"
+    def one(k, t, size):
+        K, w, h = pinhole(k[0, 0], k[1, 1], k[0, 2], k[1, 2], *size, path)
+        return Camera(K.float(), rigid(t, 'world_to_camera', path).float(), w, h)
+    return tuple(one(*x) for x in zip(d['K'], d['world_to_camera'], d['size']))
 
 _BROKEN = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError, KeyError,
            NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError)  # what numpy may say

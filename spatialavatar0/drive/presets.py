@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VISEMES', 'CONSONANTS', 'VOWELS', 'SIDED', 'EMOTIONS', 'PRESETS', 'EXPRESSIONS', 'smooth', 'pulse', 'blink', 'smile',
            'brows', 'turn', 'sweep', 'gaze', 'still', 'babble', 'speech', 'through', 'emphasis', 'yes', 'no', 'feel',
-           'emotions', 'visemes', 'reel', 'idle', 'preset']
+           'emotions', 'visemes', 'reel', 'idle', 'parade', 'preset']
 
 # %% ../../nbs/drive/02_presets.ipynb #4e43b6fb
 import random
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core import UserError
+from .arkit import ACTIONS, from_table
 from .motion import Motion, add, both, from_curves
 
 # %% ../../nbs/drive/02_presets.ipynb #4d930407
@@ -227,20 +228,27 @@ def idle(t: Tensor, seconds: float) -> dict:
     return {'yaw': .8*wave(4.7, .4), 'pitch': .6*wave(3.1, 1.9), 'roll': .5*wave(5.9, 2.6)}
 
 # %% ../../nbs/drive/02_presets.ipynb #7942ce43
+def parade(t: Tensor) -> dict:
+    "Every action of ARKit, one after the other"
+    return {a: pulse(t, .1 + .6*i, .2, .15, .2) for i, a in enumerate(ACTIONS)}
+
 PRESETS = {  # name: (curves, seconds)
     'blink': (blink, 1.), 'smile': (smile, 2.4), 'brows': (brows, 2.4), 'turn': (turn, 3.),
     'gaze': (gaze, 3.), 'yes': (yes, 1.5), 'no': (no, 2.), 'speech': (speech, 4.), 'visemes': (visemes, 5.5),
-    'emotions': (emotions, 11.6), 'demo': (reel, 8.), **{k: (partial(feel, name=k), 2.) for k in EMOTIONS}}
+    'emotions': (emotions, 11.6), 'demo': (reel, 8.), 'actions': (parade, .6*len(ACTIONS) + .2),
+    **{k: (partial(feel, name=k), 2.) for k in EMOTIONS}}
 
 def preset(
-    name: str,         # one of `PRESETS`
+    name: str,         # one of `PRESETS`, or of `ACTIONS`
     fps: float = 25.,  # frames per second
 ) -> Motion:
     "A motion out of the box; `UserError` for a name that there is not"
-    if name not in PRESETS:
-        raise UserError(f'there is no preset {name!r}', remedy=f"use one of {', '.join(PRESETS)}")
-    curves, seconds = PRESETS[name]
-    return from_curves(curves(torch.arange(round(seconds*fps))/fps), fps)
+    if name not in PRESETS and name not in ACTIONS:
+        raise UserError(f'there is no preset {name!r}',
+                        remedy=f"use {', '.join(PRESETS)}, or an action such as jawOpen")
+    curves, seconds = PRESETS.get(name) or (lambda t: {name: pulse(t, .15, .3, .6, .4)}, 1.6)
+    make = from_table if name in (*ACTIONS, 'actions') else from_curves  # where eyes follow eyeLook...
+    return make(curves(torch.arange(round(seconds*fps))/fps), fps)
 
 # %% ../../nbs/drive/02_presets.ipynb #365f5d73
 EXPRESSIONS = {  # title: actions, and angles

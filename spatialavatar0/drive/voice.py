@@ -32,7 +32,7 @@ def read_wav(
             if n > 3600*rate: raise UserError('longer than an hour', path, 'cut it')
             data = f.readframes(n)
     except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as e:
-        raise UserError(f'not a WAV ({e})', path, again) from None
+        raise UserError(f"not a WAV ({str(e) or 'it ends too soon'})", path, again) from None
     if width not in WIDTHS or not 4000 <= rate <= 400_000 or not channels:
         raise UserError('a WAV of an unknown kind', path, again)
     if len(data) < channels*width*rate//10: raise UserError('shorter than a tenth of a second', path, again)

@@ -12,15 +12,14 @@ import re
 from typing import NamedTuple
 
 from ..core import UserError
-from .paint import (Layer, Paint, dots, dye, furrowed, gloss, grade, half, hatch,
-                                       material, pencil,
-                                       shadow, stripes, wrinkles)
+from .paint import (Layer, Paint, dots, dye, furrowed, gloss, grade, half, hollows,
+                                       material, pencil, ridges, shadow, spots, stripes, wrinkles)
 
 # %% ../../nbs/edit/04b_prompts.ipynb #60121e93
 COLOURS = dict(
-    silver='#b4b9c0', grey='#8e9196', gray='#8e9196', white='#f4f2ee', black='#1c1a1b',
+    silver='#a9abae', grey='#8e9196', gray='#8e9196', white='#f4f2ee', black='#1c1a1b',
                platinum='#e6dcc3',
-    blonde='#d9b878', blond='#d9b878', golden='#d3a545', brown='#5b3a24', brunette='#4a2f20',
+    blonde='#c4a46c', blond='#c4a46c', golden='#d3a545', brown='#5b3a24', brunette='#4a2f20',
                chestnut='#6b3a22',
     auburn='#6e2c1d', ginger='#b5562a', copper='#b5562a', hazel='#8a6a3a', amber='#a8741f',
                red='#b3132b',
@@ -98,7 +97,7 @@ def clauses(
         if words and not open_words: found.append(words)
     return found + ([open_words] if open_words else [])
 
-_HANGING = {*COLOURS, *SHADES, *FACEPAINT} | (COMPARATIVES.keys() - OF_SKIN)
+_HANGING = {'half', *COLOURS, *SHADES, *FACEPAINT} | (COMPARATIVES.keys() - OF_SKIN)
 
 # %% ../../nbs/edit/04b_prompts.ipynb #5ffd8a36
 class Meaning(NamedTuple):
@@ -141,7 +140,7 @@ def of_material(words: list[str]) -> Meaning|None:
     name = next((w for w in words if w in MATERIALS), None)
     if name is None: return None
     row = material(*MATERIALS[name])
-    light = [Layer('all', grade(.72), 1., shadow), Layer('all', grade(1.25, .8), .8, gloss)]
+    light = [Layer('all', grade(.72), 1., shadow), Layer('all', grade(1.15, .9), .8, gloss)]
     return Meaning([[Layer(r, row) for r in EVERY], light], f'a {name} statue')
 
 # %% ../../nbs/edit/04b_prompts.ipynb #59e019ae
@@ -151,7 +150,7 @@ def of_style(words: list[str]) -> Meaning|None:
     if name is None: return None
     coat = [Layer('all', grade(1., 0.) if name != 'sepia' else grade(1., 0., (.012, .055)))]
     if name != 'pencil': return Meaning([coat], f'a {name} photograph')
-    return Meaning([coat, [Layer('all', grade(.8), 1., hatch)]], 'a pencil sketch', finish=pencil)
+    return Meaning([coat], 'a pencil sketch', finish=pencil)
 
 # %% ../../nbs/edit/04b_prompts.ipynb #efd562c4
 def of_pattern(words: list[str]) -> Meaning|None:
@@ -159,20 +158,23 @@ def of_pattern(words: list[str]) -> Meaning|None:
     pattern = next((PATTERNS[w] for w in words if w in PATTERNS), None)
     if pattern is None and not FACEPAINT & set(words): return None
     pattern, colours = pattern or half, [w for w in words if w in COLOURS] or ['red']
-    coat = [Layer('skin', dye(COLOURS[colours[0]]), .9, pattern)]
+    coat = [Layer('face', dye(COLOURS[colours[0]]), .9, pattern)]
     if len(colours) > 1:
-        coat.append(Layer('skin', dye(COLOURS[colours[1]]), .9, lambda avatar: 1 - pattern(avatar)))
+        coat.append(Layer('face', dye(COLOURS[colours[1]]), .9, lambda avatar: 1 - pattern(avatar)))
     return Meaning([coat], ' and '.join(colours) + ' face paint')
 
 # %% ../../nbs/edit/04b_prompts.ipynb #d9d0d728
 def of_age(words: list[str]) -> Meaning|None:
-    "Folds, darker and carved; duller skin, and grey in the hair"
+    "Folds, darker and carved, between ridges and hollows; paler skin with spots, and grey hair"
     if not AGES & set(words): return None
-    folds = Layer('skin', grade(.62, 1.15, (.012, 0.)), 1., wrinkles)
-    grey = [Layer('hair', dye('#b9b7b3'), .6), Layer('brows', dye('#8d8a86'), .5)]
-    if {'wrinkles', 'wrinkled', 'wrinkly'} & set(words): grey = []
-    return Meaning([[folds, *grey], [Layer('skin', grade(.98, .9), .6)]], 'an old person',
-                   relief=furrowed)
+    folded = [Layer('skin', grade(.68, 1.05, (.008, 0.)), 1., wrinkles),
+              Layer('skin', grade(1.06, .95), .7, ridges), Layer('skin', grade(.91), 1., hollows)]
+    if {'wrinkles', 'wrinkled', 'wrinkly'} & set(words):
+        return Meaning([folded], 'a wrinkled person', relief=furrowed)
+    faded = [Layer('skin', grade(.97, .78), .9), Layer('hair', grade(1.25, .12), .9),
+             Layer('brows', grade(1.25, .3), .7), Layer('lips', grade(.98, .6), .7)]
+    spotted = [Layer('skin', grade(.92, 1.2, (.004, .008)), .6, spots)]
+    return Meaning([faded, spotted, folded], 'an old person', relief=furrowed)
 
 # %% ../../nbs/edit/04b_prompts.ipynb #0ae6dfe5
 RULES = of_age, of_material, of_style, of_pattern, of_region

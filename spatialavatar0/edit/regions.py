@@ -153,15 +153,17 @@ def may_grow(
 ) -> Tensor:  # (N,)
     "What moves with the skull, lies above the chin, and is neither eye nor mouth"
     head = layout.head; v = head.v_template
-    chin, mouth = _levels(head)
+    chin, mouth, _ = _levels(head)
     skull = layout.points(torch.stack([1 - head.weights[:, 0], smoothstep(v[:, 1], chin, mouth)], -1))
     return skull.prod(-1)*(1 - on(layout, 'eye_region', *INSIDE))
 
 def _levels(head):
-    "Heights of chin and mouth at rest"
+    "Heights of chin, mouth and brows at rest"
     v, jaw = head.v_template, head.weights[:, 2] > .5
-    low = float(v[jaw, 1].min()) if jaw.any() else float(v[:, 1].mean())
-    return low, float(v[head.parts['lips'], 1].mean()) if 'lips' in head.parts else low + .04
+    chin = float(v[jaw, 1].min()) if jaw.any() else float(v[:, 1].mean())
+    level = lambda part, else_: float(v[head.parts[part], 1].mean()) if part in head.parts else else_
+    mouth = level('lips', chin + .04)
+    return chin, mouth, level('left_brow', mouth + .07)
 
 # %% ../../nbs/edit/04_regions.ipynb #6eef939e
 def prior(
@@ -169,12 +171,14 @@ def prior(
 ) -> tuple[Tensor, Tensor]:  # log-odds of hair (N,), how surely it floats (N,) 0 to 1
     "What place and thickness say"
     layout = avatar.layout; head = layout.head
-    _, mouth = _levels(head)
+    _, mouth, brow = _levels(head)
     high = layout.points(smoothstep(head.v_template[:, 1:2], mouth, mouth + .04))[:, 0]
+    low = layout.points(smoothstep(head.v_template[:, 1:2], brow + .01, brow - .01))[:, 0]
     thick, near = lift(avatar), away(layout, 'scalp')
     floats, scalp = smoothstep(thick, .004, .012), on(layout, 'scalp')*high
     far = smoothstep(near, .035, .07)
-    return scalp*(3 + 2*smoothstep(thick, .0005, .004)) + 3*floats - 5*far, floats
+    bare = (1 - scalp)*(1 - floats)*low
+    return scalp*(3 + 2*smoothstep(thick, .0005, .004)) + 3*floats - 5*far - 2.5*bare, floats
 
 # %% ../../nbs/edit/04_regions.ipynb #53cea976
 def close_gaps(
@@ -217,14 +221,16 @@ def find_brows(
     L: Tensor,     # (N,) lightness
     hair: Tensor,  # (N,)
 ) -> Tensor:       # (N,)
-    "What is darker than the lighter half of its surroundings, near the head model's brows"
-    out = torch.zeros_like(L)
+    "What is darker than its surroundings, near the head model's brows"
+    out, size = torch.zeros_like(L), max(1, layout.size//20)
+    light, bare = smooth(layout, torch.stack([L*(1 - hair), 1 - hair], -1), size).unbind(-1)
+    darker = smoothstep(light/bare.clamp(min=1e-3) - L, .0, .05)  # than what is next to it, too: no shadow
     for side in ('left_brow', 'right_brow'):
         near = away(layout, side)
         around = L[(near < .012) & (hair < .5)]
         if len(around): out = out.maximum(
             smoothstep(around.quantile(.7) - L, .05, .15)*smoothstep(near, .007, .004))
-    return out*(1 - hair)*(1 - on(layout, 'left_eyelids', 'right_eyelids', *INSIDE))
+    return out*darker*(1 - hair)*(1 - on(layout, 'left_eyelids', 'right_eyelids', *INSIDE))
 
 def find_cheeks(
     layout: UVLayout,
@@ -269,6 +275,7 @@ def find_regions(
     lids = on(layout, 'left_eyelids', 'right_eyelids')*(1 - hair)*(1 - parts['eyes'])
     found = dict(hair=hair, brows=brows, skin=skin, clothes=clothes, lids=lids, **parts,
                  cheeks=find_cheeks(layout)*skin, all=torch.ones_like(hair))
+    found['face'] = skin*on(layout, 'face') if 'face' in layout.head.parts else skin
     found['rest'] = 1 - hair - skin - clothes - parts['eyes']
     return {name: w.clamp(0, 1) for name, w in found.items()}
 

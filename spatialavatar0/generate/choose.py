@@ -73,5 +73,5 @@ def generate(
     dB = on_sources(learnt, frames), on_sources(projection, frames)
     better, name = (learnt, 'network') if dB[0] >= dB[1] else (projection, 'projection')
     figures = f'in them the network has {dB[0]:.1f} dB, the projection {dB[1]:.1f}'
-    how = f'{name}, {len(frames)} portraits; {figures}'
+    how = f"{name}, {len(frames)} portrait{'s'*(len(frames) > 1)}; {figures}"
     return replace(better, made={'create': how})

@@ -227,4 +227,4 @@ def create(
     colour = complete(layout, *pool(torch.stack(values), torch.stack(weight)))
     avatar = dressed(head, layout, shape, offset)
     return replace(avatar, gaussians=replace(avatar.gaussians, colour=colour),
-                   made={'create': f'warp of {len(frames)} portraits'})
+                   made={'create': f"warp of {len(frames)} portrait{'s'*(len(frames) > 1)}"})

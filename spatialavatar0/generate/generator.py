@@ -309,7 +309,7 @@ def _residual(self: Generator, paving: Paving, features: Tensor):
     return Residual(paving.rows(features)[0], self.residual, paving.axes).copy()
 
 @patch
-def _made(self: Generator, frames): return {'generate': f'network, {len(frames)} portraits'}
+def _made(self: Generator, frames): return {'generate': f"network, {len(frames)} portrait{'s'*(len(frames) > 1)}"}
 
 # %% ../../nbs/generate/08_generator.ipynb #5f5d575b
 @patch

@@ -152,8 +152,9 @@ def gaussians(self: Paving,
               colour: Tensor,    # (B,3,H,W) that the colour departs from
               residual: dict|None = None,  # attribute -> (B,N,n), what the expression adds
 ) -> list[Gaussians]:
-    "Gaussians of B heads"
-    static, colour, made = {a: self.rows(m) for a, m in departures.items()}, self.rows(colour), []
+    "Gaussians of B heads; what lies inside them does not depart, portraits show too little of it"
+    static = {a: self.rows(m*(1 - self.inner)) for a, m in departures.items()}
+    colour, made = self.rows(colour), []
     for k, base in enumerate(bases):
         g = replace(base.to(self.local), colour=colour[k])
         for d in (static, residual or {}): g = depart(g, {a: r[k] for a, r in d.items()}, self.axes)

@@ -182,8 +182,8 @@ def read_header(
         raise UserError('a safetensors file, but no avatar', path, 'give one that `Avatar.save` wrote')
     if (version := header.get('version')) != VERSION:
         raise UserError(f'of version {version}, not {VERSION}', path, 'update spatialavatar0')
-    whole = {'head', 'head_name', 'layout', 'made'} < header.keys()
-    if not whole or header.get('size') not in range(1, 8193):
+    kinds = dict(head=str, head_name=str, layout=str, made=dict, size=int)
+    if any(type(header.get(k)) is not kind for k, kind in kinds.items()) or not 1 <= header['size'] <= 8192:
         raise UserError('its header is incomplete', path, 'make the avatar again')
     return header | {'shapes': shapes}
 
@@ -205,6 +205,8 @@ def _read_tensors(path):
     for name, x in tensors.items():
         if x.dtype != torch.float32 or not x.isfinite().all():
             raise UserError(f'{name} holds NaN, or is not float32', path, 'make the avatar again')
+        if len(x) and (x.max() > (20 if name == 'log_scale' else 1e4) or x.min() < -1e4):
+            raise UserError(f'{name} goes beyond what can be drawn', path, 'make the avatar again')
     return tensors
 
 # %% ../../nbs/splat/07_avatar.ipynb #cdbbacf3

@@ -43,11 +43,12 @@ def _open(path):
 def _stamps(path):
     "When each frame is shown (N,), seconds, in order; read from the packets, without decoding"
     container, stream = _open(path)
+    unit = stream.time_base  # gone once the container is closed
     try: pts = [p.pts for p in container.demux(stream) if p.pts is not None]
     except _av().FFmpegError: pts = []
     finally: container.close()
     if not pts: raise UserError('there is no frame in it', path, 'save it anew as MP4')
-    return np.sort(np.array(pts, float))*float(stream.time_base)
+    return np.sort(np.array(pts, float))*float(unit)
 
 # %% ../../nbs/track/06_video.ipynb #b35bfec6
 MAX_FPS = 30.  # what is faster is thinned out
