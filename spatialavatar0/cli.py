@@ -160,6 +160,12 @@ def _count(text):
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above 0')
     return int(text)
 
+def _pixels(text):
+    "One such number, or two with an x between them"
+    sides = tuple(_count(x) for x in text.split('x'))
+    if len(sides) > 2: raise argparse.ArgumentTypeError(f'{text!r} is no size; give 512, or 640x360')
+    return sides if len(sides) > 1 else sides[0]
+
 def _arg(*names, **options): return names, options
 def _out(metavar, required=True):
     return _arg('-o', '--out', metavar=metavar, required=required, help='where to write the result')
@@ -247,14 +253,17 @@ def _using():
            _arg('--clip-head', metavar='FILE', help='head model of that clip, if it differs'),
            _arg('--preset', metavar='NAME', default='demo',
                 help='a motion that ships: blink, smile, brows, turn, gaze, yes, no, speech, '
-                'visemes, emotions, an emotion, or demo (default)'),
+                'visemes, emotions, an emotion, actions, an action such as jawOpen, or demo (default)'),
            _arg('--only', metavar='PART',
                 help='use only this part of the motion: face, head, mouth or gaze'),
            _arg('--smooth', type=float, default=0., metavar='S',
                 help='smooth the motion over S seconds; try .04'),
            _arg('--background', metavar='WHAT',
                 help="a colour, a picture, or 'none' for transparent (default: a grey wall)"),
-           _arg('--orbit', action='store_true', help='move the camera from side to side'), _SIZE, _HEAD)
+           _arg('--orbit', action='store_true', help='move the camera from side to side'),
+           _arg('--beside', action='store_true', help="show the clip's own pictures to the left"),
+           _arg('--size', type=_pixels, default=512, metavar='PIXELS',
+                help='512, or 640x360 for width and height (default: 512)'), _HEAD)
     yield (export, 'spatialavatar0 export me.safetensors --to ply -o me.ply',
            _SUBJECT, _arg('--to', metavar='FORMAT', required=True, choices=tuple(FILES),
                           help='one of the formats below'),
@@ -287,10 +296,12 @@ def _editing():
            _arg('--strength', type=float, default=1., metavar='S',
                 help='how much of the edit to keep, 0 to 1 (default: 1)'),
            _arg('--region', metavar='NAME', help='change only this: hair, skin, lips, brows, ...'),
+           _arg('--every', type=_count, default=1, metavar='N',
+                help='steps from one call of the editor to the next (default: 1)'),
            _arg('--no-wabe', action='store_true',
                 help='blend without WABE, which shields hidden Gaussians'),
            _arg('--consistent', choices=('adversary', 'agreement'),
-                help='make views agree, in the last sixth: by a discriminator, or by the next frame'),
+                help='with a clip: make frames agree, by a discriminator, or by an L1 to the next'),
            _arg('--seed', type=int, default=0, metavar='N', help='the same seed gives the same edit'),
            _arg('--resume', action='store_true', help='go on where this command was stopped, if it was'),
            _HEAD)

@@ -40,7 +40,7 @@ def bench(
     name: str,                   # one of `BENCHES`
     quick: bool = False,         # a smaller one, where there is one
     full: bool = False,          # at the paper's size, where that is another
-    data: str|Path|None = None,  # of the set; made-up people where not given
+    data: str|Path|None = None,  # of the set, or an avatar; made-up people where not given
     networks: str|Path|None = None,  # folder with the weights of LPIPS and others
     minutes: float|None = None,  # ablations: begin nothing new then
     out: str|Path|None = None,   # folder of the tables, the figures and plots
@@ -48,6 +48,7 @@ def bench(
 ) -> dict:
     "Run a benchmark, and print its table"
     from importlib import import_module
+    from spatialavatar0.splat.avatar import Avatar
     kind, out = 'reenact' if name in REENACT else name, out and target(out)
     module, model = import_module(f'spatialavatar0.bench.{kind}'), head and ready_head(head)
     run = getattr(module, f'bench_{kind}')
@@ -59,6 +60,10 @@ def bench(
     elif name == 'ablations': result = run(out, module.QUICK if quick else module.SMALL, minutes)
     elif name == 'edit': result = run(plan=module.Plan() if full else module.SMALL)
     elif name == 'report': result = run(out, minutes or 30.)
+    elif name == 'edit':
+        from spatialavatar0.edit.clip import load_clip
+        result = run(data and Avatar.load(data, model), module.SMALL if quick else module.Plan(),
+                     clip=networks and load_clip(networks))
     elif name in REENACT: result = run(name, data, out, head=model, networks=networks)
     else: result = run()
     print(module.table(result))

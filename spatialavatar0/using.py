@@ -50,7 +50,8 @@ def drive(
     smooth: float = 0.,              # seconds
     background: str|None = None,     # a colour, a picture, or 'none'
     orbit: bool = False,             # let the camera go around
-    size: int = 512,                 # pixels
+    beside: bool = False,            # show the clip's own pictures, too
+    size: int|tuple = 512,           # pixels; width and height, if they differ
     head: str|Path|None = None,
 ) -> Path:
     "Render an avatar in motion, as a film"
@@ -64,9 +65,22 @@ def drive(
     else: moves = presets.preset(preset)
     if smooth: moves = montage.smoothed(moves, smooth)
     if only: moves = montage.only(moves, only)
-    cameras = swing(subject, len(moves), width=size, height=size) if orbit else \
-        list(moves.cameras) or head_camera(subject, size, size)
-    return wrote(film(subject, moves, out, cameras, background))
+    width, height = (size, size) if isinstance(size, int) else size
+    cameras = swing(subject, len(moves), width=width, height=height) if orbit else \
+        list(moves.cameras) or [head_camera(subject, width, height)]*len(moves)
+    left = _filmed(clip, moves, cameras[0].height) if beside else None
+    return wrote(film(subject, moves, out, cameras, background, left=left))
+
+def _filmed(path, moves, height):
+    "The pictures of a clip that a motion was taken from"
+    from spatialavatar0.clip.clip import Clip
+    from spatialavatar0.clip.image import resize
+    from spatialavatar0.drive.transfer import moments
+    if not path: raise wrong('there is nothing to be beside', remedy='give a clip')
+    clip = Clip(path)
+    for i in range(len(clip)) if moves.cameras else moments(clip).tolist():
+        image = clip.image(i)[0]
+        yield resize(image, height, round(height*image.shape[1]/image.shape[0])).clamp(0, 1)
 
 # %% ../nbs/88a_using.ipynb #484130f3
 def settle(
@@ -142,13 +156,16 @@ def edit(
     if out.exists() and out.samefile(avatar):
         raise wrong('this is what it starts from', out, 'give the result another name')
     if not 0 <= strength <= 1: raise wrong(f'a strength of {strength:g}', remedy='give one from 0 to 1')
-    helpers = dict(adversary=adversary.Adversary, agreement=adversary.Agreement)
+    helpers = dict(adversary=lambda: adversary.Adversary('adjacent', steady=6.),
+                   agreement=adversary.Agreement)
     if consistent and consistent not in helpers:
         raise wrong(f'there is no {consistent!r}', remedy=f"use {' or '.join(helpers)}")
+    if consistent and not clip:
+        raise wrong('views of an avatar have no neighbours', remedy='give a clip, or leave --consistent out')
     how = _editor(editor, prompt)
     mask = region_of(subject, region) > .5 if region else None
     if mask is None and hasattr(how, 'reach'): mask = how.reach(subject)  # Adam moves what rounding tickles
-    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed)
+    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed, bake=True)
     after = runs.run(subject, clip and Clip(clip, subject.head), how, out, settings, mask,
                      helpers[consistent]() if consistent else None, resume)
     if strength < 1: (after := compose.strength(subject, after, strength)).save(out)
@@ -206,8 +223,11 @@ def graft(
     head: str|Path|None = None,
 ):
     "Put a region of one avatar on another"
-    soft = lambda c, b: c.soften(b.layout, region_of(b, region))
-    return _both(avatar, other, out, head, lambda c, a, b: c.graft(a, b, soft(c, b)))
+    from spatialavatar0.edit.regions import wig
+    def how(c, a, b):
+        b, mask = wig(a, b) if region == 'hair' else (b, region_of(b, region))
+        return c.graft(a, b, c.soften(b.layout, mask))
+    return _both(avatar, other, out, head, how)
 
 # %% ../nbs/88a_using.ipynb #f82731c2
 def _both(avatar, other, out, head, how):

@@ -1,6 +1,7 @@
 "Editors of every kind go through the loop, offline: paint, InstructPix2Pix in miniature, the adversary; CLIP scores"
 import math
 import tempfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,23 @@ def test_the_adversary_joins_and_resumes(avatar, frames):
     other.load_state_dict(joined.state_dict())
     E, R = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     assert joined.update(E, R) == other.update(E, R)
+
+
+def test_the_adversary_next_door(avatar, frames):
+    "It sees what the editor made of the frames beside, in the colours of pictures; a set of views has nobody next door"
+    class Spy(Adversary):
+        def generator_loss(self, edited, render, near=()):
+            seen.extend(near)
+            return super().generator_loss(edited, render, near)
+    film, seen, how = [replace(frames[0], timestep=t) for t in range(3)], [], Settings(iterations=6, adversary=.5)
+    editor, joined = parse('pink hair'), Spy('adjacent', steady=6.)
+    edit(avatar, film, editor, how, adversary=joined)
+    want = editor(*as_view(film[0], avatar)[:1]*2, as_view(film[0], avatar)[1])
+    assert len(seen) == 4 and joined.tensors()['adam.layers.0.weight.step'] == 3
+    for near in seen: assert_close(near, want, atol=.02, rtol=0)
+    seen.clear()
+    edit(avatar, frames, editor, how, adversary=joined)
+    assert not seen and joined.tensors()['adam.layers.0.weight.step'] == 3
 
 
 def test_tiny_clip_scores_an_edit(avatar, frames):

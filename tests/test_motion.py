@@ -97,6 +97,12 @@ def test_one_kind_taken_for_another(kind, tmp_path):
         with pytest.raises(UserError, match=f'other{kind}'): kinds[kind][1](path)
 
 
+def test_a_quote_that_is_never_closed(tmp_path):
+    "The rest of a long recording is one cell, more than `csv` takes"
+    (tmp_path/'a.csv').write_bytes(as_csv(preset('demo', 60.)).replace(b'\n', b'\n"', 1))
+    with pytest.raises(UserError, match='a.csv: not a table'): read_csv(tmp_path/'a.csv')
+
+
 def test_a_damaged_motion_on_the_command_line(tmp_path, capfd):
     Avatar.rest(toy_head(), UVLayout(toy_head(), 16)).save(tmp_path/'a.safetensors')
     toy_head().save(tmp_path/'toy.npz')

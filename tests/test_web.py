@@ -193,6 +193,9 @@ def test_buttons(fresh):
     assert fresh.run('[viewer.playing, document.querySelector("[data-play=blink]").ariaPressed]') == ['blink', 'true']
     fresh.run('document.querySelector("[data-play=blink]").click()')
     assert fresh.run('[viewer.playing, document.querySelector("[data-play=blink]").ariaPressed]') == [None, 'false']
+    fresh.run('[...document.querySelectorAll("button")].find(b => b.textContent === "Joy").click()')
+    assert fresh.run('[viewer.values.mouthSmileLeft, viewer.values.pitch, viewer.playing]') == [.95, 2, None]
+    assert fresh.run('document.querySelector("[data-name=mouthSmileLeft]").value') == '0.95'
     fresh.run('document.querySelector("[aria-label=\'Green background\']").click()')
     fresh.wait('viewer.status.textContent')
     assert np.abs(screen(fresh, (20, 20, 22, 22)) - (0, 177, 64)).max() < 2

@@ -24,7 +24,7 @@ from ..drive.presets import preset
 from ..edit.adversary import Adversary
 from ..edit.clip import Clip, clip_scores, warped_frame_error
 from ..edit.edit import Settings, edit
-from ..edit.editor import Editor, as_view, camera_round, edit_picture
+from ..edit.editor import Editor, Jitter, as_view, camera_round, edit_picture
 from ..edit.regions import made_up
 from ..edit.prompts import parse
 from ..head.model import HeadCodes
@@ -56,9 +56,10 @@ class Plan:
     frames: int = 12       # of each motion
     iterations: int = 1000
     spread: float = 45.    # degrees to either side
+    grid: int = 96         # of the made-up person's layout
     seed: int = 0
 
-SMALL = Plan(size=64, cameras=2, frames=3, iterations=12)
+SMALL = Plan(grid=48, size=64, cameras=2, frames=3, iterations=12)
 
 def arc(avatar: Avatar, plan: Plan) -> tuple[list[Camera], list[Camera]]:
     "Cameras for training, and those held out between them"
@@ -146,7 +147,7 @@ def grade(
 def bench_edit(
     avatar: Avatar|None = None,   # a made-up person where not given
     plan: Plan = SMALL,
-    editor: Editor|None = None,   # that of the plan's prompt where not given
+    editor: Editor|None = None,   # that of the plan's prompt, jittering, where not given
     clip: Clip|None = None,
     other: Sequence[HeadCodes]|None = None,
     names: Sequence[str] = tuple(SWITCHES),
@@ -154,15 +155,16 @@ def bench_edit(
     "All variants on all tasks; raises `ValueError` for a variant that there is not"
     if unknown := set(names) - SWITCHES.keys():
         raise ValueError(f"names: got {', '.join(sorted(unknown))}, want some of {', '.join(SWITCHES)}")
-    avatar = made_up(2, size=48).avatar if avatar is None else avatar
-    editor, asked, rows = editor or parse(plan.prompt), tasks(avatar, plan, other), []
+    avatar = made_up(2, size=plan.grid).avatar if avatar is None else avatar
+    editor, asked, rows = editor or Jitter(parse(plan.prompt)), tasks(avatar, plan, other), []
+    true = getattr(editor, 'editor', editor)  # without jitter
     training = [f for frames in asked['training'] for f in frames]
     for name in names:
         s = SWITCHES[name]
         settings = Settings(iterations=plan.iterations, wabe='gate' if s.wabe else '', seed=plan.seed)
-        rival = Adversary(seed=plan.seed) if s.adversary else None
+        rival = Adversary('adjacent', seed=plan.seed, steady=10.) if s.adversary else None
         after = edit(avatar, training, editor, settings, adversary=rival)
-        rows += [grade(name, t, after, avatar, asked[t], editor, clip, plan.words)._asdict()
+        rows += [grade(name, t, after, avatar, asked[t], true, clip, plan.words)._asdict()
                  for t in TASKS]
     return dict(about=about(0), plan=vars(plan), rows=rows)
 

@@ -97,7 +97,8 @@ def read_csv(
     fps: float|None = None,  # as the timecode counts them where not given
 ) -> Motion:
     "A recording of Live Link Face; raises `UserError` for other files"
-    rows = list(csv.reader(_text(path).splitlines()))
+    try: rows = list(csv.reader(_text(path).splitlines()))
+    except csv.Error as e: raise UserError(f'not a table ({e})', path, 'record it again') from None
     if len(rows) < 2: raise UserError('no frames in it', path, 'record it again')
     head, body = [c.strip() for c in rows[0]], [r for r in rows[1:] if any(c.strip() for c in r)]
     if 'Timecode' not in head:

@@ -78,5 +78,5 @@ def export(
     elif to == 'splat-glb': write_splat_glb(path, world())
     elif to == 'glb': write_head_glb(path, avatar, motion)
     elif to == 'png': write_texture(path, avatar)
-    else: export_html(avatar, path, path.stem, codes)
+    else: export_html(avatar, path, path.stem.replace('_', ' ').capitalize(), codes)
     return path

@@ -151,14 +151,20 @@ def film(
     cameras: Camera|list[Camera]|None = None,  # as for `frames`
     background: str|Path|None = None,          # as for `behind`; 'none' cuts the avatar out
     base: HeadCodes|None = None,
+    left: Iterable[Tensor]|None = None,        # pictures as high, shown to the left of it
     desc: str = 'drive',                       # beside the progress bar
 ) -> Path:                                     # where it stands
     "An avatar in motion, on any background, as a film of any kind"
     cameras = cameras or list(motion.cameras) or head_camera(avatar)
     cameras = [cameras]*len(motion) if isinstance(cameras, Camera) else cameras
-    if background is not None and str(background).lower() in CLEAR:
+    clear = background is not None and str(background).lower() in CLEAR
+    if clear and left is not None:
+        raise UserError('what stands beside other pictures has a background',
+                        remedy='give one, or none of both')
+    if clear:
         pictures = cutouts(avatar, motion, cameras, base)
     else:
         wall = behind(background, cameras[0].height, cameras[0].width)
         pictures = frames(avatar, motion, cameras, base, wall)
+    if left is not None: pictures = beside(left, pictures)
     return write_film(path, progress(pictures, desc, len(motion)), motion.fps)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'KINDS', 'MODULES', 'Whole', 'whole', 'splat_arrays', 'indices', 'sparse', 'dense', 'head_arrays',
-           'movements', 'known', 'motion_columns', 'to_bytes', 'unpack', 'pack', 'rest_of', 'view_of', 'restore',
-           'pull', 'web_file', 'script', 'export_html']
+           'movements', 'known', 'motion_columns', 'to_bytes', 'unpack', 'pack', 'faces_of', 'rest_of', 'view_of',
+           'restore', 'pull', 'web_file', 'script', 'export_html']
 
 # %% ../../nbs/drive/05_web.ipynb #63a72bff
 import base64, html, json, re, struct
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import UserError, atomic_path
 from .motion import ANGLES, Motion, compose, head_turn, lids
-from .presets import preset
+from .presets import EMOTIONS, preset
 from .video import head_camera, visible
 from ..head.model import HeadCodes, HeadModel
 from ..splat.avatar import Avatar
@@ -107,8 +107,8 @@ def movements(
     fps: float = 25.,             # frames per second
 ) -> dict[str, Motion]:
     "What every page can play, by the name on its button"
-    names = {'blink': 'blink', 'talk': 'speech', 'smile': 'smile', 'brows': 'brows', 'look': 'gaze',
-             'turn': 'turn', 'demo': 'demo', 'nod': 'yes'}
+    names = {'demo': 'demo', 'talk': 'speech', 'smile': 'smile', 'blink': 'blink', 'brows': 'brows',
+             'look': 'gaze', 'turn': 'turn', 'nod': 'yes', 'shake': 'no'}
     made = {name: preset(key, fps) for name, key in names.items()}
     return made if head is None else {name: known(m, head) for name, m in made.items()}
 
@@ -188,10 +188,16 @@ def pack(
         columns[name] = dict(fps=motion.fps, frames=len(motion), columns=names)
     header = dict(title=title, names=head.expression_names, parents=head.parents.tolist(),
                   rest=rest_of(avatar.codes() if base is None else base), view=view_of(avatar, base),
-                  motions=columns)
+                  motions=columns, faces=faces_of(head))
     return to_bytes(header, arrays)
 
 # %% ../../nbs/drive/05_web.ipynb #8bfd1923
+def faces_of(head: HeadModel) -> dict[str, dict]:
+    "Where sliders stand for each emotion, by its name; none on a head without such actions"
+    known = {*head.expression_names, *ANGLES}
+    faces = {name: {k: x for k, x in face.items() if k in known} for name, face in EMOTIONS.items()}
+    return {name: face for name, face in faces.items() if face.keys() - {*ANGLES}}
+
 def rest_of(codes: HeadCodes) -> dict:
     "Expression, five turns (root, neck, jaw, left and right eye) and translation, as lists"
     root, jaw = codes.pose.split(3, -1)

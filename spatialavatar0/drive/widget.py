@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..core import UserError
+from .presets import EMOTIONS, EXPRESSIONS
 from .video import as_bytes, backdrop, head_camera
 from .web import pack, pull, script, view_of, web_file
 from ..splat.avatar import Avatar
@@ -132,12 +133,13 @@ class Panel:
         view: dict,                # target, distance, fov, as of `view_of`
         sliders: dict = {},        # name -> (lowest, highest)
         values: dict|None = None,  # name -> number, where the sliders keep theirs
+        faces: dict = {},          # title -> where sliders stand, the others at 0
         size: int = 512,           # pixels, at rest
         coarse: int = 3,           # times smaller while something moves
         rest: float = .25,         # seconds without a change, then it is sharp
         later: Callable = _later,  # calls a function after some seconds
     ):
-        self.render_fn, self.size, self.coarse = render_fn, size, coarse
+        self.render_fn, self.faces, self.size, self.coarse = render_fn, faces, size, coarse
         self.view, self.orbit = view, dict(yaw=0., pitch=0., zoom=1., target=view['target'])
         self.rest, self.later, self.pending, self.quiet, self.watchers = rest, later, 0, False, []
         self.values = {} if values is None else values
@@ -230,7 +232,23 @@ def widget(self: Panel):
     folds = w.Accordion([w.VBox([self.sliders[n] for n in names]) for names in groups.values()],
                         titles=tuple(groups), selected_index=0)
     self.image.layout.width = f'{self.size}px'
-    return w.HBox([self.image, folds])
+    return w.HBox([self.image, w.VBox([self.chooser(), folds] if self.faces else [folds])])
+
+@patch
+def put(self: Panel, values: dict):
+    "All sliders but the camera's at once, those not named at 0, and one picture"
+    self.quiet = True
+    try:
+        for name in self.sliders.keys() - ORBIT.keys(): self.sliders[name].value = values.get(name, 0.)
+    finally: self.quiet = False
+    self.touch()
+
+@patch
+def chooser(self: Panel):
+    "A list of the faces that are ready"
+    choose = _ipywidgets().Dropdown(options=tuple(self.faces), value=None, description='Face')
+    choose.observe(lambda e: e['new'] is not None and self.put(self.faces[e['new']]), 'value')
+    return choose
 
 # %% ../../nbs/drive/06_widget.ipynb #926283f7
 HEAD = {'head_turn': (-40., 40.), 'head_nod': (-30., 30.), 'head_tilt': (-25., 25.),
@@ -246,10 +264,13 @@ def avatar_panel(
 ) -> Panel:
     "A panel whose pictures the kernel's own renderer makes"
     values, actions = {}, {k: (0., 1.) for k in avatar.head.expression_names}
+    named = {angle: slider for slider, angle in _ANGLES.items()}
+    ready = {title: {named.get(k, k): x for k, x in face.items() if k in named or k in actions}
+             for title, face in (EXPRESSIONS | EMOTIONS).items()}
     def render_fn(camera):
         wall = backdrop(camera.height, camera.width)
         return avatar.render(face(avatar, values, base), camera, wall, backend)[0].clamp(0, 1)
-    return Panel(render_fn, view_of(avatar, base), HEAD | actions, values, size, **kwargs)
+    return Panel(render_fn, view_of(avatar, base), HEAD | actions, values, ready, size, **kwargs)
 
 def face(avatar: Avatar, values: dict, base=None):  # -> `HeadCodes`
     "What the sliders of `avatar_panel` say"

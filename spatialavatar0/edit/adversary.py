@@ -6,6 +6,8 @@
 __all__ = ['Discriminator', 'paired', 'discriminator_loss', 'fooling_loss', 'Adversary', 'Agreement']
 
 # %% ../../nbs/edit/05_adversary.ipynb #0a8b1b4e
+from collections.abc import Sequence
+
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -55,53 +57,72 @@ def fooling_loss(
 class Adversary:
     "Conditional adversarial learning: D and its step"
     def __init__(self,
-                 pair: str = 'same',   # or 'adjacent': the edit of a neighbour is the condition
+                 pair: str = 'same',   # or 'adjacent': the edits next door are the conditions
                  weight: float = .01,  # of both losses
                  rate: float = 1e-4,   # of D
-                 seed: int = 0):
+                 seed: int = 0,
+                 steady: float = 0.):  # size at which to hold the slope of the avatar's loss; 0 to let it be
         if pair not in ('same', 'adjacent'):
             raise ValueError(f"pair: got {pair!r}, want 'same' or 'adjacent'")
-        self.pair, self.weight, self.network = pair, weight, Discriminator(seed)
+        self.pair, self.weight, self.steady, self.network = pair, weight, steady, Discriminator(seed)
+        self.size, self.calls = torch.zeros(()), torch.zeros(())  # mean of the slope's, how often D was asked
         self.adam = torch.optim.Adam(self.network.parameters(), lr=rate, betas=(.5, .999))
         for p in self.network.parameters():
             self.adam.state[p] = dict(step=torch.zeros(()), exp_avg=torch.zeros_like(p),
                                       exp_avg_sq=torch.zeros_like(p))
 
     def tensors(self) -> dict[str, Tensor]:
-        "All that changes, by name: parameters, and Adam's numbers"
-        named = dict(self.network.named_parameters())
-        return named | {f'adam.{n}.{k}': x for n, p in named.items() for k,
-                        x in self.adam.state[p].items()}
+        "All that changes, by name: parameters, Adam's numbers, and two of its own"
+        named = dict(self.network.named_parameters(), size=self.size, calls=self.calls)
+        return named | {f'adam.{n}.{k}': x for n, p in self.network.named_parameters()
+                        for k, x in self.adam.state[p].items()}
 
 # %% ../../nbs/edit/05_adversary.ipynb #f78f2077
 @patch
-def condition(self: Adversary,
-              edited: Tensor,          # (H,W,3)
-              neighbour: Tensor|None,  # (H,W,3) the edit next door
-) -> Tensor:                           # (H,W,3)
-    "The edit that stands in the pair"
-    if self.pair == 'same': return edited.detach()
-    if neighbour is None: raise ValueError("neighbour: got None, want the edit next door for pair='adjacent'")
-    return neighbour.detach()
+def conditions(self: Adversary,
+               edited: Tensor,          # (H,W,3)
+               near: Sequence[Tensor],  # of (H,W,3), the edits next door
+) -> list[Tensor]:
+    "The edits that stand in the pairs"
+    return [E.detach() for E in ([edited] if self.pair == 'same' else near)]
 
+@patch
+def judge(self: Adversary, x: Tensor, parameters: dict) -> Tensor:  # (B,6,H,W) pairs
+    "Logits; of pairs that are turned and mirrored at random, where that is asked for"
+    if self.steady:
+        self.calls += 1
+        way = int(torch.randint(8, (), generator=torch.Generator().manual_seed(int(self.calls))))
+        x = x.flip([d for d in (2, 3) if way >> d - 2 & 1])
+        if way >> 2: x = x.mT
+    return torch.func.functional_call(self.network, parameters, x)
+
+# %% ../../nbs/edit/05_adversary.ipynb #f78f2078
 @patch
 def generator_loss(self: Adversary,
                    edited: Tensor,  # (H,W,3)
                    render: Tensor,  # (H,W,3) with its history
-                   neighbour: Tensor|None = None,
+                   near: Sequence[Tensor] = (),  # of (H,W,3)
 ) -> Tensor:                        # ()
-    "What the avatar loses to D, which is held fixed"
+    "What the avatar loses to D, which is held fixed; nothing where no edit is next door yet"
     self._follow(render)
+    if not (conditions := self.conditions(edited, near)): return 0*render.sum()
     fixed = {n: p.detach() for n, p in self.network.named_parameters()}
-    fake = torch.func.functional_call(self.network, fixed, paired(self.condition(edited, neighbour),
-            render))
-    return self.weight*fooling_loss(fake)
+    loss = lambda R: fooling_loss(self.judge(torch.cat([paired(E, R) for E in conditions]), fixed))
+    if not self.steady: return self.weight*loss(render)
+    R = render.detach().requires_grad_()
+    slope, = torch.autograd.grad(loss(R), R)
+    size = slope.abs().sum()
+    self.size.copy_(torch.where(self.size > 0, torch.lerp(size, self.size, .9), size))
+    return (render*slope).sum()*(self.steady/self.size.clamp(min=1e-12))
 
 @patch
-def update(self: Adversary, edited: Tensor, render: Tensor, neighbour: Tensor|None = None) -> float:
+def update(self: Adversary, edited: Tensor, render: Tensor, near: Sequence[Tensor] = ()) -> float:
     "One step of D, on a render without history; returns its loss before the step"
-    E = self.condition(edited, neighbour)
-    loss = discriminator_loss(self.network(paired(E, E)), self.network(paired(E, render.detach())))
+    if not (conditions := self.conditions(edited, near)): return 0.
+    network = dict(self.network.named_parameters())
+    real, fake = (self.judge(torch.cat([paired(E, E if R is None else R) for E in conditions]), network)
+                  for R in (None, render.detach()))
+    loss = discriminator_loss(real, fake)
     self.adam.zero_grad(); (self.weight*loss).backward(); self.adam.step()
     return loss.item()
 
@@ -111,6 +132,7 @@ def _follow(self: Adversary, x: Tensor):
     "To the device of the pictures, where it is not there yet"
     if next(self.network.parameters()).device == x.device: return
     self.network.to(x.device)
+    self.size = self.size.to(x.device)
     for state in self.adam.state.values():
         for k in ('exp_avg', 'exp_avg_sq'): state[k] = state[k].to(x.device)
 
@@ -133,10 +155,10 @@ class Agreement:
     pair = 'adjacent'
 
     def __init__(self, weight: float = 20.): self.weight = weight  # twice that of the loop's L1
-    def update(self, edited: Tensor, render: Tensor, neighbour: Tensor|None = None) -> float: return 0.
+    def update(self, edited: Tensor, render: Tensor, near: Sequence[Tensor] = ()) -> float: return 0.
     def tensors(self) -> dict[str, Tensor]: return {}
 
-    def generator_loss(self, edited: Tensor, render: Tensor, neighbour: Tensor|None = None) -> Tensor:
-        "weight * L1; nothing where there is no neighbour"
-        if neighbour is None: return 0*render.sum()
-        return self.weight*(render - neighbour.detach()).abs().mean()
+    def generator_loss(self, edited: Tensor, render: Tensor, near: Sequence[Tensor] = ()) -> Tensor:
+        "weight * L1, on average over the neighbours; nothing where there is none"
+        if not near: return 0*render.sum()
+        return self.weight*sum((render - E.detach()).abs().mean() for E in near)/len(near)

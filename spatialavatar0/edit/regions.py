@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONES', 'OPPONENTS', 'INSIDE', 'ODD', 'CHEEKS', 'to_oklab', 'from_oklab', 'Model', 'made_up', 'on', 'away', 'lift',
            'smooth', 'Cluster', 'cluster', 'may_grow', 'prior', 'close_gaps', 'find_hair', 'find_brows', 'find_cheeks',
-           'find_skin', 'find_regions', 'Seen', 'see']
+           'find_skin', 'find_regions', 'Seen', 'see', 'wig']
 
 # %% ../../nbs/edit/04_regions.ipynb #72f179f4
 from dataclasses import replace
@@ -214,8 +214,6 @@ def find_hair(
     return torch.maximum(w, close_gaps(layout, w, max(1, layout.size//40))*near*place)
 
 # %% ../../nbs/edit/04_regions.ipynb #00b765fc
-CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
-
 def find_brows(
     layout: UVLayout,
     L: Tensor,     # (N,) lightness
@@ -231,6 +229,9 @@ def find_brows(
         if len(around): out = out.maximum(
             smoothstep(around.quantile(.7) - L, .05, .15)*smoothstep(near, .007, .004))
     return out*darker*(1 - hair)*(1 - on(layout, 'left_eyelids', 'right_eyelids', *INSIDE))
+
+# %% ../../nbs/edit/04_regions.ipynb #00b765fd
+CHEEKS = 50, 280  # landmarks, in MediaPipe's numbers
 
 def find_cheeks(
     layout: UVLayout,
@@ -298,3 +299,17 @@ def see(
     world = world._replace(colour=torch.cat([world.colour, weights.to(world.colour)], -1))
     with torch.no_grad(): drawn, alpha = render(world, camera)
     return Seen(drawn[..., :3], alpha, drawn[..., 3:])
+
+# %% ../../nbs/edit/04_regions.ipynb #c4d2b8e1
+def wig(
+    a: Avatar,  # who gets hair
+    b: Avatar,  # whose it is
+) -> tuple[Avatar, Tensor]:  # the second in the first one's complexion; (N,) 0 to 1, what to take of it
+    "What to graft, so that nothing of the first one's own hair is left"
+    here, there = find_regions(a), find_regions(b)
+    mine, theirs = (to_oklab(x.gaussians.colour.detach().clamp(0, 1)) for x in (a, b))
+    tone = lambda lab, w: (w[:, None]*lab).sum(0)/w.sum().clamp(min=1e-6)
+    shift = tone(mine, here['face']) - tone(theirs, there['face'])
+    colour = from_oklab(theirs + (1 - there['hair'])[:, None]*shift)
+    toned = replace(b, gaussians=replace(b.gaussians, colour=colour))
+    return toned, torch.maximum(here['hair'], there['hair'])

@@ -180,7 +180,8 @@ def run(
     frames = views(avatar) if frames is None else frames
     if not len(frames): raise UserError('the clip holds no frame')
     path, look_up, n = beside('.checkpoint.safetensors'), keeper(avatar, frames), len(frames)
-    about, state = belongs_to(avatar, n, look_up, editor, settings, region), start(avatar, n, settings)
+    about = belongs_to(avatar, n, look_up, editor, settings, region)
+    state = start(avatar, n, settings, editor)
     sweep(out, path, beside('.edit.csv'))
     with on_disk(out), stoppable() as asked:
         if path.exists() and not resume:

@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['RATES', 'ROOM', 'Settings', 'short', 'settings_for', 'cosine', 'step_loss', 'take_step', 'shown', 'share', 'keeper',
-           'planar', 'weight', 'correct', 'learning', 'see_through', 'State', 'start', 'cameras_of', 'check_slope',
-           'bar_from', 'refine', 'made_of', 'look_around', 'reference_frame']
+           'planar', 'weight', 'correct', 'learning', 'see_through', 'State', 'start', 'cameras_of', 'slope_by_graph',
+           'check_slope', 'bar_from', 'refine', 'made_of', 'look_around', 'reference_frame']
 
 # %% ../../nbs/refine/03_refine.ipynb #7907831f
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..core import UserError, progress, seed_all
 from ..head.model import HeadCodes
-from .fast import Adam, screen_aspect
+from .fast import Adam, rein_in, screen_aspect
 from .loose import Loose, posed
-from .spikes import clamp_log_scale_
+from .slope import Slope, can_slope
 from ..runs import one_thread
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians, WorldGaussians
@@ -107,13 +108,10 @@ def take_step(
     i: int,                # the step
 ):
     "Downhill at the rates of step `i`, then the clamps"
-    if i < settings.sleep: g.log_scale.grad = None
-    rate = cosine(i, settings.iterations, settings.final)
+    awake, rate = i >= settings.sleep, cosine(i, settings.iterations, settings.final)
+    if not awake: g.log_scale.grad = None
     adam.step({name: rate*getattr(settings, name) for name in RATES})
-    with torch.no_grad():
-        if g.colour.shape[1] == 3: g.colour.clamp_(0, 1)
-    if i >= settings.sleep:
-        clamp_log_scale_(g.log_scale, settings.lowest, settings.highest, settings.spread)
+    rein_in(g, (settings.lowest, settings.highest, settings.spread) if awake else None)
 
 # %% ../../nbs/refine/03_refine.ipynb #b6f32c3b
 def shown(
@@ -132,8 +130,10 @@ def shown(
         colour = torch.zeros(len(most), 1).to(most).requires_grad_()
         image, _ = render(world._replace(colour=colour), frame.camera)
         (image[..., 0]*(1 - frame.alpha if beside else 1)).sum().backward()
-        spread_out = (avatar.layout.spacing(vertices)/widest).square()
-        pixels = colour.grad[:, 0]*(1 if beside else ((spread_out - .5)/.3).clamp(0, 1))
+        pixels = colour.grad[:, 0]
+        if not beside:
+            spread_out = (avatar.layout.spacing(vertices)/widest).square()
+            pixels = pixels*((spread_out - .5)/.3).clamp(0, 1)
         most = torch.maximum(most, pixels)
     return most
 
@@ -161,7 +161,8 @@ def keeper(
         nonlocal taken
         if t not in kept:
             frame = clip[t]
-            frame = type(frame)(**vars(frame) | dict(image=planar(frame.image)))
+            laid = dict(image=planar(frame.image), alpha=frame.alpha.contiguous())
+            frame = type(frame)(**vars(frame) | laid)
             kept[t] = frame, avatar.head.vertices(frame.codes.replace(shape=avatar.shape))
             taken += weight(*kept[t])
             while taken > room and len(kept) > 1: taken -= weight(*kept.popitem(last=False)[1])
@@ -230,17 +231,34 @@ def cameras_of(clip: Sequence) -> list[str]:
     "Which camera took each frame"
     return getattr(clip, 'camera_ids', None) or [f.camera_id for f in clip]
 
+# %% ../../nbs/refine/03_refine.ipynb #9efdbf10
+def slope_by_graph(
+    fit: Avatar,         # as it is by now
+    state: State,
+    t: int,              # the frame's number
+    frame,               # a `Frame`: image, alpha, camera, codes
+    vertices: Tensor,    # (V,3) the head in it
+    background: Tensor,  # (3,)
+    settings: Settings,
+    awake: bool,         # whether the penalty counts yet
+) -> tuple[float, float]:  # the loss; the sum of all gradients
+    "Eq. 5 and what the options add to it; the gradients become the `grad` of all that is learnt"
+    world = posed(state.loose, fit, t, frame, vertices)
+    loss = step_loss(world, frame, background, settings, awake)
+    if settings.opaque: loss = loss + settings.opaque*see_through(fit.gaussians, state.moving)
+    loss.backward()
+    return loss.item(), sum(x.grad.sum() for x in fit.gaussians.parameters().values()).item()
+
 # %% ../../nbs/refine/03_refine.ipynb #adc0d689
 def check_slope(
-    loss: Tensor,  # ()
-    g: Gaussians,  # with gradients
-    i: int,        # the step
+    loss: float,
+    gradient: float,  # the sum of all
+    i: int,           # the step
 ):
     "Raise `UserError` unless loss and gradient are finite"
-    gradient = sum(x.grad.sum() for x in g.parameters().values())
     for what, x in (('loss', loss), ('gradient', gradient)):
-        if not x.isfinite():
-            raise UserError(f'the {what} became {x.item()} at step {i}', remedy='lower the rates')
+        if not math.isfinite(x):
+            raise UserError(f'the {what} became {x} at step {i}', remedy='lower the rates')
 
 # %% ../../nbs/refine/03_refine.ipynb #473629c0
 def bar_from(i: int, n: int):
@@ -264,21 +282,19 @@ def refine(
     state, look_up = state or start(avatar, clip, settings), look_up or keeper(avatar, clip)
     g, n, figures = state.gaussians, settings.iterations, {}
     fit = replace(avatar, gaussians=g, residual=state.residual)
+    slope = Slope(fit) if can_slope(fit, settings) else partial(slope_by_graph, fit, state)
     for i in (bar := bar_from(state.i, n)):
         if i % max(1, n//settings.looks) == 0: look_around(fit, clip, settings, state, look_up)
         t = int(torch.randint(len(clip), (), generator=state.draw))
         frame, vertices = look_up(t)
         background = torch.rand(3, generator=state.draw).to(g.xyz)
-        world = posed(state.loose, fit, t, frame, vertices)
-        loss = step_loss(world, frame, background, settings, i >= settings.sleep)
-        if settings.opaque: loss = loss + settings.opaque*see_through(g, state.moving)
-        loss.backward()
-        check_slope(loss, g, i)
+        loss, gradient = slope(t, frame, vertices, background, settings, i >= settings.sleep)
+        check_slope(loss, gradient, i)
         take_step(state.adam, g, settings, i)
         correct(state, settings, i)
         state.i = i + 1
-        if on_step: figures = on_step(i, loss.item(), g) or figures
-        if i % 10 == 0: bar.set_postfix(loss=f'{loss.item():.4f}', **figures)
+        if on_step: figures = on_step(i, loss, g) or figures
+        if i % 10 == 0: bar.set_postfix(loss=f'{loss:.4f}', **figures)
     return made_of(avatar, state, asdict(settings))
 
 # %% ../../nbs/refine/03_refine.ipynb #fa12ec1e

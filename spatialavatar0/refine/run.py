@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'COLUMNS', 'tensors_of', 'fingerprint', 'looks_of', 'belongs_to', 'adams', 'save_state',
-           'load_state', 'begin', 'seen', 'strip', 'Log', 'run', 'so_far']
+           'load_state', 'begin', 'seen', 'strip', 'on_screen', 'Log', 'run', 'so_far']
 
 # %% ../../nbs/refine/04_run.ipynb #620e58fc
 import hashlib, json, time
@@ -23,10 +23,11 @@ from ..core import UserError, atomic_path
 from ..head.model import CODES
 from ..splat.losses import matted, psnr
 from .refine import ROOM, Settings, State, keeper, made_of, refine, start
-from .spikes import aspect_ratio, percentiles
+from .spikes import Ratios, aspect_ratio, footprint_ratio, percentiles
 from ..runs import Stopped, on_board, on_disk, rows_until, stoppable, sweep
 from ..splat.avatar import Avatar
 from ..splat.gaussians import Gaussians
+from ..splat.reference import project_gaussians, visible
 from ..splat.render import render
 
 # %% ../../nbs/refine/04_run.ipynb #3ef91c83
@@ -170,8 +171,16 @@ def strip(target: Tensor, image: Tensor) -> Tensor:  # (H,W,3) each; (H,3W,3)
     "Both side by side, and four times their difference"
     return torch.cat([target, image, 4*(image - target).abs()], 1)
 
+@torch.no_grad()
+def on_screen(avatar: Avatar, frame, vertices: Tensor) -> Ratios:  # a `Frame`, (V,3)
+    "Aspect ratios of the footprints in a frame"
+    world = avatar.at(frame.codes).on(vertices)
+    p = project_gaussians(world, frame.camera)
+    return percentiles(footprint_ratio(p)[visible(p, world.opacity, frame.camera)[0]])
+
 # %% ../../nbs/refine/04_run.ipynb #cec7ba84
-COLUMNS = 'iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio', 'aspect_p99'
+COLUMNS = ('iteration', 'seconds', 'loss', 'psnr', 'held_out_psnr', 'aspect_ratio', 'aspect_p99',
+           'screen_ratio', 'screen_p99')
 
 class Log:
     "Figures of a run, a row of a table now and then; called after each step"
@@ -219,7 +228,10 @@ def measure(self: Log, i: int, fit: Avatar) -> dict:
                psnr=seen(fit, *self.look_up(self.watched))[-1],
                aspect_ratio=ratios.largest, aspect_p99=ratios.p99)
     if self.losses: row['loss'] = sum(self.losses)/len(self.losses)
-    if self.held_out and (i % (10*self.every) == 0 or i == self.n): row['held_out_psnr'] = self.draw(i, fit)
+    if i % (10*self.every) and i < self.n: return row
+    screen = on_screen(fit, *self.look_up(self.watched))
+    row |= dict(screen_ratio=screen.largest, screen_p99=screen.p99)
+    if self.held_out: row['held_out_psnr'] = self.draw(i, fit)
     return row
 
 @patch

@@ -56,7 +56,7 @@ def hamilton(p, q):
     return p[0]*q[0] - dot(p[1:], q[1:]), v[0], v[1], v[2]
 
 @inner
-def opposite(q): return q[0], -q[1], -q[2], -q[3]
+def opposite(q): return q[0], 0. - q[1], 0. - q[2], 0. - q[3]
 
 @inner
 def turned(q, x):

@@ -6,8 +6,9 @@
 __all__ = ['f32', 'LOW_PASS', 'NEAR', 'MIN_OPACITY', 'MAX_OPACITY', 'LOG2E', 'LOG2_255', 'TILE', 'LINE', 'X', 'Y', 'A', 'B', 'C',
            'PEAK', 'RED', 'GREEN', 'BLUE', 'SLOPE', 'TOP', 'WIDE', 'NARROW', 'HALF_X', 'HALF_Y', 'DEPTH', 'to_camera',
            'rotations', 'slopes', 'jacobian', 'turned', 'times', 'dot', 'covariance', 'ellipse', 'bounded', 'three',
-           'project_16', 'share', 'copy_rows', 'copy_world', 'sum_of', 'project', 'd_covariance', 'd_quaternion',
-           'd_centre', 'tame', 'project_backward_16', 'put_three', 'collect', 'paste_rows', 'project_backward']
+           'place_16', 'project_16', 'share', 'copy_rows', 'copy_world', 'sum_of', 'project', 'd_covariance',
+           'd_quaternion', 'd_centre', 'tame', 'unfold', 'fold', 'd_opacity', 'project_backward_16', 'put_three',
+           'collect', 'paste_rows', 'project_backward']
 
 # %% ../../nbs/splat/04d_screen.ipynb #4e1f6f03
 import math
@@ -116,10 +117,8 @@ def three(colour, channels, at, spare):
 
 # %% ../../nbs/splat/04d_screen.ipynb #5cac3683
 @inner
-def project_16(at, first, world, channels, lens, width, height, lines, boxes, spare):
-    "Project rows at, at+1, ... to lines and boxes first, first+1, ...; 0, or NaN where input is bad"
-    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
-    colour = three(world[3], channels, at, spare)
+def place_16(first, p, q, s, o, colour, lens, width, height, lines, boxes):
+    "Project sixteen Gaussians to lines and boxes first, first+1, ...; 0, or NaN where input is bad"
     x, y, z = to_camera(p, lens)
     R, _ = rotations(q)
     over, u, v, u_, v_ = slopes(x, y, z, lens)
@@ -136,6 +135,13 @@ def project_16(at, first, world, channels, lens, width, height, lines, boxes, sp
     store_boxes(boxes, first, floor(x0/TILE), floor(x1/TILE), floor(y0/TILE), floor(y1/TILE), seen)
     bad = dot(p, s) + dot(colour, colour) + q[0]*q[1] + q[2]*q[3] + o
     return bad - bad
+
+@inner
+def project_16(at, first, world, channels, lens, width, height, lines, boxes, spare):
+    "The same for rows at, at+1, ..."
+    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
+    colour = three(world[3], channels, at, spare)
+    return place_16(first, p, q, s, o, colour, lens, width, height, lines, boxes)
 
 # %% ../../nbs/splat/04d_screen.ipynb #20610671
 @inner
@@ -232,28 +238,46 @@ def tame(x):
 
 # %% ../../nbs/splat/04d_screen.ipynb #01c6964f
 @inner
-def project_backward_16(at, g, world, lens, channels, grads, spare):
-    "From the nine sums over pixels to the gradients, for the rows at, at+1, ..."
-    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
+def unfold(p, q, s, lens):
+    "What the gradients want of the projection; the rows m and n"
     x, y, z = to_camera(p, lens)
     R, inverse = rotations(q)
     over, u, v, u_, v_ = slopes(x, y, z, lens)
     size, most = bounded(s, over, lens)
     m, n = jacobian(over, u_, v_, lens)
     mR, nR = turned(m, R), turned(n, R)
-    du, dv, dm, dn = d_covariance(times(mR, size), times(nR, size), g)
-    store_3(grads[2], 3*at, (where(s[0] < most, tame(dm[0]*mR[0] + dn[0]*nR[0]), 0.0),
-                             where(s[1] < most, tame(dm[1]*mR[1] + dn[1]*nR[1]), 0.0),
-                             where(s[2] < most, tame(dm[2]*mR[2] + dn[2]*nR[2]), 0.0)))
+    there = (x, y, over, u, v, u_, v_), R, (inverse, most), size, (m, n, mR, nR)
+    return there, times(mR, size), times(nR, size)
+
+@inner
+def fold(there, q, s, lens, du, dv, dm, dn):
+    "Gradients of centre, quaternion and scale, from those of the place on the screen and of m and n"
+    (x, y, over, u, v, u_, v_), R, (inverse, most), size, (m, n, mR, nR) = there
+    ds = (where(s[0] < most, tame(dm[0]*mR[0] + dn[0]*nR[0]), 0.0),
+          where(s[1] < most, tame(dm[1]*mR[1] + dn[1]*nR[1]), 0.0),
+          where(s[2] < most, tame(dm[2]*mR[2] + dn[2]*nR[2]), 0.0))
     dm, dn = times(dm, size), times(dn, size)
     dq = d_quaternion(q, inverse, m, n, dm, dn)
-    store_4(grads[1], 4*at, (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])))
     dm = dot(dm, R[:3]), dot(dm, R[3:6]), dot(dm, R[6:])
     dn = dot(dn, R[:3]), dot(dn, R[3:6]), dot(dn, R[6:])
     dp = d_centre(lens, x, y, over, u, v, u_, v_, dm, dn, du, dv)
-    store_3(grads[0], 3*at, (tame(dp[0]), tame(dp[1]), tame(dp[2])))
-    inside = (o >= MIN_OPACITY) & (o <= MAX_OPACITY)
-    store(grads[4], at, where(inside, tame(g[3]/maximum(o, MIN_OPACITY)), 0.0))
+    return ((tame(dp[0]), tame(dp[1]), tame(dp[2])),
+            (tame(dq[0]), tame(dq[1]), tame(dq[2]), tame(dq[3])), ds)
+
+@inner
+def d_opacity(o, g):
+    "Gradient of the opacity, from the sum over the pixels"
+    return where((o >= MIN_OPACITY) & (o <= MAX_OPACITY), tame(g/maximum(o, MIN_OPACITY)), 0.0)
+
+@inner
+def project_backward_16(at, g, world, lens, channels, grads, spare):
+    "From the nine sums over pixels to the gradients, for the rows at, at+1, ..."
+    p, q, s, o = load_3(world[0], 3*at), load_4(world[1], 4*at), load_3(world[2], 3*at), load(world[4], at)
+    there, m, n = unfold(p, q, s, lens)
+    du, dv, dm, dn = d_covariance(m, n, g)
+    dp, dq, ds = fold(there, q, s, lens, du, dv, dm, dn)
+    store_3(grads[0], 3*at, dp); store_4(grads[1], 4*at, dq); store_3(grads[2], 3*at, ds)
+    store(grads[4], at, d_opacity(o, g[3]))
     put_three(grads[3], channels, at, g[:3], spare)
 
 # %% ../../nbs/splat/04d_screen.ipynb #4e368a57

@@ -99,8 +99,15 @@ export function panel(viewer) {
     onclick: () => viewer.record()}, 'Record');
   const paired = viewer.head.names.some(other);
   const button = (text, title, onclick) => element('button', {type: 'button', title, onclick}, text);
+  const {title, faces, arrays} = viewer.data;
+  const count = `${arrays.triangle.length.toLocaleString('en')} Gaussians`;
+  const row = (name, buttons) => buttons.length ? [element('p', {class: 'sav-heading'}, name),
+    element('div', {class: 'sav-row', role: 'group', 'aria-label': name}, ...buttons)] : [];
   const node = element('div', {class: 'sav-panel sav-paired'},
-    element('div', {class: 'sav-row', role: 'group', 'aria-label': 'Movements'}, ...viewer.motions.names.map(play)),
+    element('header', {class: 'sav-name'}, element('strong', {}, title), element('span', {}, count)),
+    ...row('Movements', viewer.motions.names.map(play)),
+    ...row('Faces', Object.entries(faces).map(([name, values]) =>
+      button(capital(name), 'Where the sliders stand for it', () => viewer.face(values)))),
     element('div', {class: 'sav-row sav-quiet', role: 'group', 'aria-label': 'Picture'},
       ...backgrounds(viewer),
       film, button('Save', 'Save a PNG of what is seen', () => viewer.save())),

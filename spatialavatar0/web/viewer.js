@@ -93,6 +93,13 @@ export class Viewer {
     this.changed('acting');
   }
 
+  // A face as a whole: what is not named is at rest
+  face(values) {
+    this.values = {...values};
+    this.play(null);
+    this.changed('values');
+  }
+
   reset() {
     this.values = {};
     this.acting = {};
@@ -120,6 +127,7 @@ export class Viewer {
     if (what.includes('values')) this.panel.set(this.values);
     if (what.includes('values') || what.includes('acting')) this.posed = null;
     this.touched = performance.now();
+    this.met ||= what.includes('values') || what.includes('view');
     this.listeners.forEach(f => f(...what));
     this.request();
   }
@@ -249,6 +257,11 @@ export class Viewer {
 
   // One line on what is seen
   #tell() {
+    if (!this.met) {
+      const fingers = matchMedia('(pointer: coarse)').matches;
+      this.status.textContent = `Drag to turn, ${fingers ? 'pinch' : 'scroll'} to zoom`;
+      return;
+    }
     const {yaw, pitch} = this.orbit, [x, y] = [yaw, pitch].map(Math.round);
     const side = x ? `${Math.abs(x)}° from the ${x > 0 ? 'left' : 'right'}` : 'from the front';
     const height = y ? `, ${Math.abs(y)}° from ${y > 0 ? 'above' : 'below'}` : '';
