@@ -277,7 +277,7 @@ def _editing():
                 help='pictures to edit (default: views of the avatar)'),
            _arg('--prompt', metavar='TEXT', required=True, help='what to change'), _out('AVATAR'),
            _arg('--editor', metavar='NAME', default='grammar',
-                help='grammar (default; needs no weights), or InstructPix2Pix: its folder or name on the hub'),
+                help='grammar (default; no weights), or InstructPix2Pix: its folder or name on the hub'),
            _times(300),
            _arg('--strength', type=float, default=1., metavar='S',
                 help='how much of the edit to keep, 0 to 1 (default: 1)'),
