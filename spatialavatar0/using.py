@@ -141,6 +141,7 @@ def edit(
     iterations: int = 300,
     strength: float = 1.,            # 0 before, 1 after
     region: str|None = None,         # only this may change
+    every: int = 1,                  # steps from one call of the editor to the next
     no_wabe: bool = False,           # ordinary blending
     consistent: str|None = None,     # 'adversary' or 'agreement', in the last sixth
     seed: int = 0,
@@ -165,7 +166,8 @@ def edit(
     how = _editor(editor, prompt)
     mask = region_of(subject, region) > .5 if region else None
     if mask is None and hasattr(how, 'reach'): mask = how.reach(subject)  # Adam moves what rounding tickles
-    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', seed=seed, bake=True)
+    settings = Settings(iterations=iterations, wabe='' if no_wabe else 'gate', every=every, seed=seed,
+                        bake=True)
     after = runs.run(subject, clip and Clip(clip, subject.head), how, out, settings, mask,
                      helpers[consistent]() if consistent else None, resume)
     if strength < 1: (after := compose.strength(subject, after, strength)).save(out)

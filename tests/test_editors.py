@@ -105,6 +105,14 @@ def test_the_adversary_joins_and_resumes(avatar, frames):
     assert joined.update(E, R) == other.update(E, R)
 
 
+def test_paint_begins_baked_and_inside_the_region(avatar, frames):
+    editor, how = parse('bronze statue'), Settings(iterations=1, bake=True)
+    left = find_regions(avatar)['hair'] > .5
+    after = edit(avatar, frames, editor, how, left)
+    assert torch.equal(after.gaussians.colour[~left], avatar.gaussians.colour[~left])
+    assert (after.gaussians.colour - editor.bake(avatar).gaussians.colour)[left].abs().max() < .02
+
+
 def test_the_adversary_next_door(avatar, frames):
     "It sees what the editor made of the frames beside, in the colours of pictures; a set of views has nobody next door"
     class Spy(Adversary):

@@ -85,10 +85,13 @@ class State:
     edits: dict = field(default_factory=dict)  # number of a view -> its edited picture (H,W,3) uint8
     i: int = 0              # steps taken
 
-def start(avatar: Avatar, n: int, settings: Settings, editor: Editor|None = None) -> State:
+def start(avatar: Avatar, n: int, settings: Settings, editor: Editor|None = None,
+          region: Tensor|None = None) -> State:
     "Before the first step of an edit over n views"
-    baked = settings.bake and hasattr(editor, 'bake')
-    g, names = (editor.bake(avatar) if baked else avatar).gaussians.clone(), settings.attributes.split()
+    g, names = avatar.gaussians.clone(), settings.attributes.split()
+    if settings.bake and hasattr(editor, 'bake'):
+        baked, where = editor.bake(avatar).gaussians.parameters(), slice(None) if region is None else region
+        for name in names: getattr(g, name).data[where] = baked[name].detach()[where]
     for name in names: getattr(g, name).requires_grad_()
     return State(g, GatedAdam(g, names), seed_all(settings.seed), torch.zeros(n, dtype=torch.long))
 
@@ -239,7 +242,8 @@ def edit(
     frames = views(avatar) if frames is None else frames
     if not len(frames): raise UserError('the clip holds no frame')
     if region is not None: check_shape('region', region, f'{len(avatar.gaussians)}')
-    state, look_up = state or start(avatar, len(frames), settings, editor), look_up or keeper(avatar, frames)
+    state = state or start(avatar, len(frames), settings, editor, region)
+    look_up = look_up or keeper(avatar, frames)
     fit, n = replace(avatar, gaussians=state.gaussians), settings.iterations
     for i in (bar := progress(range(state.i, n), 'edit')):
         loss = follow(fit, avatar, editor, look_up, state, settings, region, adversary).item()

@@ -181,7 +181,7 @@ def run(
     if not len(frames): raise UserError('the clip holds no frame')
     path, look_up, n = beside('.checkpoint.safetensors'), keeper(avatar, frames), len(frames)
     about = belongs_to(avatar, n, look_up, editor, settings, region)
-    state = start(avatar, n, settings, editor)
+    state = start(avatar, n, settings, editor, region)
     sweep(out, path, beside('.edit.csv'))
     with on_disk(out), stoppable() as asked:
         if path.exists() and not resume:
