@@ -159,7 +159,7 @@ def film(
     cameras = [cameras]*len(motion) if isinstance(cameras, Camera) else cameras
     clear = background is not None and str(background).lower() in CLEAR
     if clear and left is not None:
-        raise UserError('what stands beside other pictures has a background', remedy='give one, or none of both')
+        raise UserError('beside other pictures it needs a background', remedy='give a colour')
     if clear:
         pictures = cutouts(avatar, motion, cameras, base)
     else:
