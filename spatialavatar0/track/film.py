@@ -80,11 +80,13 @@ class _Log:
         self.follower.gallery = list(torch.from_numpy(a['gallery']))
         self.follower.lost, self.seen = int(a['lost']), a['histogram'] if len(a['histogram']) else None
         if self.rows and not self.follower.lost: self.follower.last = self.rows[-1][1]
+        if len(a['square']): self.follower.square = Square(*a['square'].tolist())
 
     def save(self):
         f, r = self.follower, self.faces()
         with atomic_path(self.path) as temporary, open(temporary, 'wb') as file:
             np.savez(file, **r._asdict(), lost=f.lost, histogram=[] if self.seen is None else self.seen,
+                     square=[] if f.square is None else np.array(f.square, np.float64),
                      gallery=torch.stack(f.gallery).numpy() if f.gallery else np.zeros((0, 400), np.float32))
 
     def faces(self):
