@@ -42,6 +42,7 @@ class Questions:
     until: float = .25        # which is this
     cross_time: float = .25   # phase 2: share of the questions over time
     astray: float = 0.        # errors in the codes of the sources; 1: those of a tracker
+    jitter: float = 0.        # of the colours of a question; 1: gains and contrast differ by a fifth
 
 # %% ../../nbs/generate/11a_config.ipynb #f0358749
 @dataclass(frozen=True)
