@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'QUICK', 'PARTS', 'KEEP', 'PAPER', 'PAPER_K', 'Plan', 'pages', 'merged', 'jobs', 'questions_of', 'grades',
-           'run_job', 'bench_ablations', 'mean_and_error', 'cell', 'table', 'save']
+           'Kept', 'kept_for', 'run_job', 'bench_ablations', 'mean_and_error', 'cell', 'table', 'save']
 
 # %% ../../nbs/bench/03_ablations.ipynb #37088624
 import json, math, time
@@ -17,6 +17,7 @@ import torch
 from .machine import about, markdown, write_json
 from ..core import UserError, atomic_path
 from ..generate.config import Config, read_config
+from ..generate.stream import Stream
 from ..generate.train import answer, exam, start, train
 from ..head.model import HeadModel
 from ..runs import Stopped
@@ -25,14 +26,14 @@ from ..runs import Stopped
 @dataclass(frozen=True)
 class Plan:
     "How large the ablation is"
-    one: int = 600         # steps of Phase 1
-    two: int = 300         # steps of Phase 2
+    one: int = 300         # steps of Phase 1
+    two: int = 200         # steps of Phase 2
     batch: int = 2
     size: int = 128        # pixels of the pictures
     people: int = 17       # in Phase 2
     held_out: int = 16     # people, for each of the two exams
     seeds: int = 3
-    rate: float = 5e-4     # of Phase 1; a quarter of it in Phase 2
+    rate: float = 5e-4
     source: str = 'people'
     model: Mapping = None  # changes to the small network
 
@@ -43,11 +44,11 @@ def pages(plan: Plan, seed: int) -> tuple[dict, dict]:
     "Configs of the two phases, as pages"
     same = dict(model=dict(plan.model or {}), batch=plan.batch, seed=seed,
                 watch=dict(log=20, validate=10**9, sheet=10**9, checkpoint=100))
-    data = dict(source=plan.source, size=plan.size, held_out=1)
+    data = dict(source=plan.source, size=plan.size, held_out=1, questions=24, workers=0)
     one = dict(same, iterations=plan.one, optimization=dict(rate=plan.rate), data=dict(data, kind='mono'))
     two = dict(same, iterations=plan.two, losses=dict(delta=1e-2),
-               optimization=dict(optimizer='adamw', rate=plan.rate/4, schedule='cosine', final=0., warmup=.02,
-                                 decay=.65, weight_decay=.01, anchor=1e-3),
+               optimization=dict(optimizer='adamw', rate=plan.rate, schedule='cosine', final=0., warmup=.02,
+                                 decay=.8, weight_decay=.01, anchor=1e-3),
                questions=dict(phase=2, cross_time=.25),
                data=dict(data, kind='multi', first=50_000, people=plan.people))
     return one, two
@@ -92,13 +93,33 @@ def grades(generator, exams: dict) -> dict:
     return {name: [mean(qs, K) for K in range(1, 1 + max(len(q.sources) for q in qs))]
             for name, qs in exams.items()}
 
+# %% ../../nbs/bench/03_ablations.ipynb #7c10aa02
+class Kept(Stream):
+    "Questions that are made once, and asked of many"
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.made = {}
+
+    def __getitem__(self, s: int) -> bytes:
+        if s not in self.made: self.made[s] = super().__getitem__(s)
+        return self.made[s]
+
+def kept_for(page: Mapping, kept: dict, head=None) -> Kept:
+    "The stream of a page, one of `kept` where another one asked the same; three stay"
+    c = read_config(page)
+    key = c.data, c.questions, c.iterations, c.batch, c.seed
+    if key not in kept:
+        while len(kept) > 2: kept.pop(next(iter(kept)))
+        kept[key] = Kept(c, c.batch, head)
+    return kept[key]
+
 # %% ../../nbs/bench/03_ablations.ipynb #90e7f8de
-def run_job(out: Path, name: str, seed: int, page: dict, first: str, minutes, head):
+def run_job(out: Path, name: str, seed: int, page: dict, first: str, minutes, head, kept: dict):
     "The network of one job; goes on where it was interrupted; raises `Stopped` when the minutes are over"
     if name == 'projection': return start(read_config(page), head).generator
     where = lambda job: out/'runs'/f"{seed}_{job.replace(', ', '_').replace(' ', '_')}"
     if first: page = dict(page, start=str(where(first)/'generator.safetensors'))
-    return train(page, where(name), True, head, minutes)
+    return train(page, where(name), True, head, minutes, stream=kept_for(page, kept, head))
 
 # %% ../../nbs/bench/03_ablations.ipynb #776c50a3
 def bench_ablations(
@@ -111,12 +132,12 @@ def bench_ablations(
     "Train and examine variants, or go on with it; raises `UserError` for results of another plan"
     out, end = Path(out), math.inf if minutes is None else time.monotonic() + 60*minutes
     out.mkdir(parents=True, exist_ok=True)
-    result, exams = _begun(out/'ablations.json', plan), None
+    result, exams, kept = _begun(out/'ablations.json', plan), None, {}
     done = {(row['name'], row['seed']) for row in result['rows']}
     for seed, (name, page, first) in _asked(plan, names):
         if (name, seed) in done: continue
         if (left := (end - time.monotonic())/60) <= 0: break
-        try: net = run_job(out, name, seed, page, first, None if left == math.inf else left, head)
+        try: net = run_job(out, name, seed, page, first, None if left == math.inf else left, head, kept)
         except Stopped:
             if time.monotonic() < end: raise
             break

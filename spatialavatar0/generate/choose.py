@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..core import UserError
-from .create import create
+from .create import create, sources
 from .generator import Generator, read_header
 from ..head.model import HeadModel, open_head
 from ..splat.avatar import Avatar
@@ -58,8 +58,8 @@ def weights_for(
 
 # %% ../../nbs/generate/13_choose.ipynb #cd672043
 def generate(
-    clip: Sequence,                # `Frame`s: a `Clip`, or a list; those of the first k are the sources
-    k: int|None = None,            # how many, 1 to 4; as many as there are where not given
+    clip: Sequence,                # `Frame`s: a `Clip`, or a list
+    k: int|None = None,            # how many `sources`, 1 to 4; as many as there are where not given
     head: HeadModel|None = None,   # the head that the codes are of; the open head where not given
     size: int = 256,               # of the UV grid
     network: str|Path|None = None, # weights; 'none': no network; those of the package where not given
@@ -68,7 +68,7 @@ def generate(
     head = open_head() if head is None else head
     projection, path = create(clip, k, head, size), weights_for(head, network)
     if path is None: return projection
-    frames = [clip[i] for i in range(min(len(clip), k or 4))]
+    frames = sources(clip, k)
     learnt = ready(path, head).avatar(frames, projection.layout)
     dB = on_sources(learnt, frames), on_sources(projection, frames)
     better, name = (learnt, 'network') if dB[0] >= dB[1] else (projection, 'projection')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['USUAL', 'APART', 'dressed', 'largest', 'on_part', 'regions', 'Person', 'person', 'clothed', 'complete', 'blend',
-           'usual', 'strand_noise', 'strands', 'create']
+           'usual', 'strand_noise', 'strands', 'sources', 'create']
 
 # %% ../../nbs/generate/04_create.ipynb #26b1c7a3
 import math
@@ -208,16 +208,25 @@ def strands(
     u = axis[:, -1]*value[-1].clamp(min=0).sqrt()
     return _places(layout)[0, :, None]*strand_noise(layout)[:, None]*u*u.sum().sign()
 
+# %% ../../nbs/generate/04_create.ipynb #3d51c0a2
+def sources(
+    clip: Sequence,      # a `Clip`, or a list of `Frame`s
+    k: int|None = None,  # how many; 4 where not given, or as many as there are
+) -> list:
+    "The frames that an avatar is made of: the first, and others evenly spread to the last"
+    n, last = min(len(clip), k or 4), len(clip) - 1
+    return [clip[round(i*last/max(n - 1, 1))] for i in range(n)]
+
 # %% ../../nbs/generate/04_create.ipynb #b1885397
 def create(
-    clip: Sequence,               # `Frame`s: a `Clip`, or a list; those of the first k are the sources
-    k: int|None = None,           # how many, 1 to 4; as many as there are where not given
+    clip: Sequence,               # `Frame`s: a `Clip`, or a list
+    k: int|None = None,           # how many `sources`, 1 to 4; as many as there are where not given
     head: HeadModel|None = None,  # the head that the codes are of; the open head where not given
     size: int = 256,              # of the UV grid
 ) -> Avatar:
     "A first avatar from tracked portraits; raises `UserError` for an empty clip"
     if not len(clip): raise UserError('the clip holds no frame')
-    frames = [clip[i] for i in range(min(len(clip), k or 4))]
+    frames = sources(clip, k)
     head = open_head() if head is None else head
     layout, shape = UVLayout(head, size), frames[0].codes.shape
     offset = torch.stack([shell(head, f.codes, f.camera, f.alpha) for f in frames]).mean(0)

@@ -222,11 +222,12 @@ def batches(
     rank: int = 0,   # of this process
     world: int = 1,  # how many there are
     head=None,
+    stream: Stream|None = None,  # where questions are there already
 ) -> Iterator[list]:
     "What each step of this process asks"
     n, workers = config.batch, config.data.workers
     more = dict(prefetch_factor=max(2, 2*n//workers), worker_init_fn=alone) if workers else {}
-    stream = Stream(config, n*world, head)
+    stream = Stream(config, n*world, head) if stream is None else stream
     loader = iter(DataLoader(stream, batch_size=None, num_workers=workers,
                              sampler=Numbers(first, config.iterations, n, rank, world), **more))
     for _ in range(first, config.iterations): yield [pickle.loads(next(loader)) for _ in range(n)]

@@ -294,6 +294,7 @@ def train(
     head: HeadModel|None = None,      # that clips are of; the open head where not given
     minutes: float|None = None,       # stop then, to go on another time
     on_step: Callable|None = None,    # on_step(state, figures) after each
+    stream=None,                      # of questions, as `Stream` asks them; its own where not given
     dry_run: bool = False,            # two steps of the same shape, on made-up people
     **changes,                        # of fields at the top of the config
 ) -> Generator:
@@ -306,7 +307,7 @@ def train(
         state = begin(c, path, resume, head, team.device)
         lesson = team.prepare(Lesson(state.generator, c))
         if first: watch = _open(out, c, state, head, board)
-        stream = batches(c, state.step, team.process_index, team.num_processes, head)
+        stream = batches(c, state.step, team.process_index, team.num_processes, head, stream)
         for questions in (bar := _bar(state.step, c.iterations, stream)):
             figures = learn(lesson, questions, state, c, team.process_index)
             shown = first and watch(state, figures)
