@@ -384,9 +384,9 @@ def cpu(pid):
     return state, sum(map(int, words[10:12]))/os.sysconf('SC_CLK_TCK')
 
 
-def watch(name, count, seed, hang=HANG):
-    "Run all cases of a reader; how they ended, and the bad ones"
-    ends, bad, first = Counter(), [], 0
+def watch(name, count, seed, hang=HANG, first=0):
+    "Run the cases `first` to `count` of a reader; how they ended, and the bad ones"
+    ends, bad = Counter(), []
     env = os.environ | dict(OMP_NUM_THREADS='1', TQDM_DISABLE='1', PYTHONHASHSEED='0', PYTHONUTF8='1')
     while first < count:
         base = tempfile.mkdtemp(dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
@@ -428,14 +428,15 @@ def main():
     p.add_argument('--count', type=int, default=10_000)
     p.add_argument('--reader', action='append')
     p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--worker'); p.add_argument('--first', type=int, default=0); p.add_argument('--base')
+    p.add_argument('--first', type=int, default=0, help='go on from this case, up to --count')
+    p.add_argument('--worker'); p.add_argument('--base')
     a = p.parse_args()
     if a.worker: return worker(a.worker, a.first, a.count, a.seed, a.base)
     failed = 0
     print(f"{'reader':<18}{'mutated':>9}{'read':>9}{'refused':>9}{'bad':>6}{'seconds':>9}")
     for name in a.reader or readers():
         began = time.time()
-        ends, bad = watch(name, a.count, a.seed)
+        ends, bad = watch(name, a.count, a.seed, first=a.first)
         failed += len(bad)
         counts = sum(ends.values()), ends['read'], ends['refused']
         print(f"{name:<18}{counts[0]:>9}{counts[1]:>9}{counts[2]:>9}{len(bad):>6}{time.time() - began:>9.0f}",

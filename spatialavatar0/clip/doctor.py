@@ -156,9 +156,10 @@ def matte_complaints(frames: list[Frame], head: HeadModel) -> list[str]:
     return ills
 
 def _hole(f, head):
-    "The part of the mesh's outline that the matte leaves out, of what lies in the picture"
+    "The part of the skull's outline that the matte leaves out, of what lies in the picture"
     xy, z = f.camera.project(head.vertices(f.codes, f.offset))
-    S = rasterize(xy.clamp(-1e4, 1e4), z, head.faces, f.camera.height, f.camera.width)[0] >= 0
+    skull = head.faces[(head.weights[head.faces][..., 0] < .01).all(-1)]
+    S = rasterize(xy.clamp(-1e4, 1e4), z, skull, f.camera.height, f.camera.width)[0] >= 0
     return ((f.alpha[S] < .5).float().mean()).item() if S.any() else 0.
 
 # %% ../../nbs/clip/07_doctor.ipynb #d6cd41c6
