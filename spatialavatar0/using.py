@@ -36,7 +36,8 @@ def motion_of_clip(
         fps = transfer.stored_fps(clip)
         return motion.Motion.from_codes(clip.codes(), clip.head, fps=fps, cameras=cameras)
     moves = transfer.motion_of(clip)
-    return moves if clip.head.id == subject.head.id else transfer.retarget(moves, clip.head, subject.head)
+    if clip.head.id != subject.head.id: moves = transfer.retarget(moves, clip.head, subject.head)
+    return transfer.keep_openings(moves, clip.codes()[transfer.moments(clip)], clip.head, subject)
 
 # %% ../nbs/88a_using.ipynb #c38ed27c
 def drive(

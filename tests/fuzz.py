@@ -1,6 +1,7 @@
 """Damaged and malicious files, thousands of them: `python tests/fuzz.py --count 10000 [--reader NAME]`
 
-A small valid folder of each format is written, one thing in it is changed, and it is converted. That must end well, or
+A small valid folder of each format, or a motion, or an avatar, is written, one thing in it is changed, and it is read.
+That must end well, or
 with one `UserError` that names the file: no other exception, nothing left behind, nothing executed, nothing read that
 lies outside, no hang, no growth. The changed folders are read in a process of its own, under limits, which is watched.
 It looks into /proc, so it is for Linux."""
@@ -202,8 +203,67 @@ def change_text(rng, data, place, outside):
     return b'\n'.join(words*rng.choice([1, 1, 2, 1000]))
 
 
+def change_table(rng, data, place, outside):
+    rows = [r.split(b',') for r in data.split(b'\n')]
+    row = rows[rng.choice([0, rng.randrange(len(rows))])]
+    kind, at = rng.random(), rng.randrange(len(row))
+    if kind < .6: row[at] = rng.choice([b'nan', b'inf', b'1e400', b'x', b'', b'-', b'"', b'\xff', b'1e5', b'-1',
+                                        b'99:99:99:99.9', b'jawOpen', b'Timecode', b'9'*400])
+    elif kind < .7: del row[at]
+    elif kind < .8: row.insert(at, rng.choice(row))
+    elif kind < .9: rows.insert(rng.randrange(len(rows)), rng.choice(rows))
+    else: rng.shuffle(rows)
+    return b'\n'.join(b','.join(r) for r in rows)
+
+
+def change_safetensors(rng, data, place, outside):
+    n = int.from_bytes(data[:8], 'little')
+    head, body = json.loads(data[8:8 + n]), data[8 + n:]
+    kind = rng.random()
+    if kind < .3:
+        about = json.loads(head['__metadata__']['avatar'])
+        about = put(about, rng.choice(list(leaves(about))), lambda old: strange(rng, old, outside))
+        head['__metadata__']['avatar'] = json.dumps(about)
+    elif kind < .7: head = put(head, rng.choice(list(leaves(head))[1:]), lambda old: strange(rng, old, outside))
+    else:
+        body, i = bytearray(body), 4*rng.randrange(len(body)//4)
+        body[i:i + 4] = np.float32(rng.choice([np.nan, np.inf, -1e30, 1e30, 1e5, -200, 0])).tobytes()
+    head = json.dumps(head).encode()
+    n = len(head) if rng.random() < .95 else rng.choice([0, 2**63, 2**40, len(head) - 1])
+    return n.to_bytes(8, 'little') + head + bytes(body)
+
+
+def change_header(rng, data, place, outside):
+    "Of a PLY: its lines of text, the numbers after them"
+    head, end, body = data.partition(b'end_header\n')
+    words = head.split(b' ')
+    if rng.random() < .7:
+        words[rng.randrange(len(words))] = rng.choice([b'-1', b'0', b'99999999999', b'x', b'list', b'float', b'double',
+                                                       b'uchar', b'uchar int', b'binary_big_endian', b'ascii'])
+    else:
+        body, i = bytearray(body), 4*rng.randrange(max(1, len(body)//4))
+        body[i:i + 4] = np.float32(rng.choice([np.nan, np.inf, 1e30, -200])).tobytes()
+    return b' '.join(words) + end + bytes(body)
+
+
+def change_glb(rng, data, place, outside):
+    n = int.from_bytes(data[12:16], 'little')
+    head = json.loads(data[20:20 + n])
+    head = put(head, rng.choice(list(leaves(head))), lambda old: strange(rng, old, outside))
+    text = json.dumps(head).encode()
+    text += b' '*(-len(text) % 4)
+    total = 12 + 8 + len(text) + len(data) - 20 - n
+    return data[:8] + total.to_bytes(4, 'little') + len(text).to_bytes(4, 'little') + data[16:20] + text + data[20 + n:]
+
+
+def change_gzip(rng, data, place, outside):
+    import gzip
+    return gzip.compress(change_bytes(rng, gzip.decompress(data)), 1)
+
+
 CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
-           '.txt': change_text}
+           '.txt': change_text, '.csv': change_table, '.safetensors': change_safetensors,
+           '.ply': change_header, '.glb': change_glb, '.spz': change_gzip}
 
 
 class Folder:
@@ -298,7 +358,52 @@ def readers():
     assert set(found) == set(READERS)
     found['films'] = (lambda p, h: SAMPLES['nersemble'](p, h, **SMALL, film=True), run('nersemble'))
     for k in SETS: found[k] = (lambda p, h, k=k: write_set(p, k), lambda p, out, h, k=k: list_set(p, k))
-    return found
+    return found | files()
+
+
+def files():
+    "Name -> (write a valid file into a folder, read it): motions, and avatars as far as they are read"
+    import torch
+    from spatialavatar0.drive import arkit, compressed_ply, export, glb, motion, presets, splat_file, spz, voice
+    from spatialavatar0.head.model import toy_head
+    from spatialavatar0.head.uv import UVLayout
+    from spatialavatar0.splat import ply
+    from spatialavatar0.splat.avatar import Avatar
+    sys.path.insert(0, str(Path(__file__).parent))
+    from test_motion import as_csv, as_json, as_wav
+    blink = presets.preset('blink', 30.)
+    toy = toy_head(n_expression=2)
+    def avatar(to=None):
+        def write(p, head):
+            p.mkdir()
+            made = Avatar.rest(toy, UVLayout(toy, 16))
+            if to: return export.export(made, to, p/f'a{export.FORMATS[to].suffix}')
+            made.save(p/'a.safetensors')
+        return write
+    def bytes_of(name, make):
+        def write(p, head): p.mkdir(); (p/name).write_bytes(make(blink))
+        return write
+    def saved(p, head): p.mkdir(); blink.save(p/'a.npz')
+    def read(name, how):
+        def go(folder, out, head):
+            got = how(folder/name)
+            if isinstance(got, motion.Motion): parts = [getattr(got, k) for k in motion.TRACKS]
+            elif isinstance(got, Avatar): parts = list(got.gaussians.parameters().values())
+            else: parts = [x for x in (got[0] if isinstance(got[0], tuple) else got) if isinstance(x, torch.Tensor)]
+            assert parts and all(x.isfinite().all() for x in parts), 'what was read is not finite'
+        return go
+    as_head = lambda path: Avatar.load(path, toy)
+    return {'motion': (saved, read('a.npz', motion.Motion.load)),
+            'motion csv': (bytes_of('a.csv', as_csv), read('a.csv', arkit.read_csv)),
+            'motion json': (bytes_of('a.json', as_json), read('a.json', arkit.read_json)),
+            'motion wav': (bytes_of('a.wav', as_wav), read('a.wav', voice.from_wav)),
+            'avatar': (avatar(), read('a.safetensors', as_head)),
+            'ply': (avatar('ply'), read('a.ply', ply.read_ply)),
+            'bound ply': (avatar('bound-ply'), read('a.ply', ply.read_bound_ply)),
+            'compressed ply': (avatar('compressed-ply'), read('a.ply', compressed_ply.read_compressed_ply)),
+            'splat': (avatar('splat'), read('a.splat', splat_file.read_splat)),
+            'spz': (avatar('spz'), read('a.spz', spz.read_spz)),
+            'splat glb': (avatar('splat-glb'), read('a.glb', glb.read_splat_glb))}
 
 
 forbidden = {'os.system', 'subprocess.Popen', 'os.posix_spawn', 'os.exec', 'os.fork', 'os.forkpty',

@@ -41,6 +41,14 @@ def test_reader_survives(name, head, tmp_path):
     assert {e[0] for e in ends} >= ({'refused'} if name not in ('vfhq', 'hdtf') else set())
 
 
+@pytest.mark.parametrize('name', fuzz.files())
+def test_file_survives(name, head, tmp_path):
+    case = fuzz.Case(name, head, tmp_path)
+    ends = [case(i, seed=1) for i in range(60)]
+    assert not [e for e in ends if e[0] not in ('read', 'refused')]
+    assert {e[0] for e in ends} >= {'refused'}
+
+
 def raises(error):
     def run(folder, out, head): raise error
     return run
@@ -67,7 +75,7 @@ def test_the_fuzzer_notices(end, head, tmp_path):
 
 
 def test_all_readers_are_fuzzed():
-    assert set(names) | {'films'} == set(fuzz.readers())
+    assert set(names) | {'films'} | set(fuzz.files()) == set(fuzz.readers())
 
 
 def reads(reader, path, data):
