@@ -58,7 +58,7 @@ def bench(
     if name in SIZES: result = run(**getattr(module, SIZES[name][full or (name == 'render' and not quick)]))
     elif name == 'splattingavatar': result = run(data, out, head=model, networks=networks)
     elif name == 'ablations': result = run(out, module.QUICK if quick else module.SMALL, minutes)
-    elif name == 'edit': result = run(plan=module.Plan() if full else module.SMALL)
+    elif name == 'people': result = run(module.QUICK if quick else module.PEOPLE)
     elif name == 'report': result = run(out, minutes or 30.)
     elif name == 'edit':
         from spatialavatar0.edit.clip import load_clip

@@ -1,5 +1,6 @@
 "Editing: what is hidden stays as it was, a run that is killed goes on, and what editors must not do"
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from torch.autograd import grad
 from spatialavatar0.camera import Camera
 from spatialavatar0.core import UserError
 from spatialavatar0.edit.adam import GatedAdam
+from spatialavatar0.edit.adversary import Adversary, Agreement
 from spatialavatar0.edit.compose import blend, graft, mix_gaussians, undo
 from spatialavatar0.edit.edit import ATTRIBUTES, Settings, edit, identity
 from spatialavatar0.edit.editor import FACES, Jitter, Recolour, face, paint, views
@@ -19,6 +21,7 @@ from spatialavatar0.edit.run import run
 from spatialavatar0.edit.wabe import MODES, fade, gates, render_wabe
 from spatialavatar0.head.model import HeadModel, open_head, toy_head
 from spatialavatar0.head.uv import UVLayout
+from spatialavatar0.runs import Stopped
 from spatialavatar0.splat.avatar import Avatar
 from spatialavatar0.splat.gaussians import Gaussians, WorldGaussians
 
@@ -164,20 +167,21 @@ def test_editor_that_changes_nothing(egg):
         assert (a - egg.gaussians.parameters()[name]).abs().mean() < .5*getattr(quick, name), name
 
 
-# What it prints: the identity of the avatar
+# What it prints: the identity of the avatar, and how often the adversary was asked
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 import torch
+from spatialavatar0.bench.edit import film
+from spatialavatar0.edit.adversary import Adversary
 from spatialavatar0.edit.edit import Settings, identity
-from spatialavatar0.edit.editor import Jitter, paint, views
+from spatialavatar0.edit.editor import Jitter, camera_round, paint
 from spatialavatar0.edit.run import run
 from spatialavatar0.head.model import HeadModel
 from spatialavatar0.splat.avatar import Avatar
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
-head = HeadModel.load(folder/'head.npz')
-egg = Avatar.load(folder/'egg.safetensors', head)
+egg = Avatar.load(folder/'egg.safetensors', HeadModel.load(folder/'head.npz'))
 
 class Doomed:
     name, calls = 'doomed', 0
@@ -187,22 +191,42 @@ class Doomed:
         if self.calls == last: os.kill(os.getpid(), signal.SIGKILL)
         return Jitter(paint((.1, .2, .9)))(*args)
 
-out = folder/('killed.safetensors' if sys.argv[3] == 'resume' or last else 'whole.safetensors')
-print(identity(run(egg, views(egg, 4, size=32), Doomed(), out, Settings(iterations=16, colour=.05), resume=True, every=3)))
+turned = [egg.codes().replace(neck=torch.tensor([0, .1*t, 0])) for t in range(4)]  # before one camera: neighbours
+frames, = film(egg, turned, [camera_round(egg, size=32)])
+rival = Adversary('adjacent', steady=6.)
+settings = Settings(iterations=16, colour=.05, adversary=.25)
+out = folder/f'{sys.argv[3]}.safetensors'
+print(identity(run(egg, frames, Doomed(), out, settings, adversary=rival, resume=True, every=3)), int(rival.calls))
 """
 
 
 def test_killed_and_resumed(egg, tmp_path):
-    "By a signal that nobody can catch; the result is the same to the bit"
+    "By a signal that nobody can catch, with the adversary at work; the result is the same to the bit"
     egg.head.save(tmp_path/'head.npz')
     egg.save(tmp_path/'egg.safetensors')
     python = lambda *args: subprocess.run([sys.executable, '-c', KILLED, tmp_path, *args], capture_output=True, text=True)
-    killed = python('11', 'resume')
-    assert killed.returncode < 0 and (tmp_path/'killed.checkpoint.safetensors').exists()
-    assert not (tmp_path/'killed.safetensors').exists()
-    resumed, whole = python('0', 'resume'), python('0', 'begin')
-    assert resumed.returncode == 0 and resumed.stdout == whole.stdout != '', resumed.stderr[-2000:]
+    killed = python('11', 'me')
+    assert killed.returncode == -signal.SIGKILL and (tmp_path/'me.checkpoint.safetensors').exists(), killed.stderr[-2000:]
+    assert not (tmp_path/'me.safetensors').exists()
+    resumed, whole = python('0', 'me'), python('0', 'whole')
+    assert resumed.returncode == 0 and resumed.stdout == whole.stdout, resumed.stderr[-2000:]
+    assert int(whole.stdout.split()[1]) >= 3*12  # thrice a step, from the fourth on
     assert not [p for p in os.listdir(tmp_path) if 'checkpoint' in p]
+
+
+def test_a_checkpoint_knows_what_kept_frames_consistent(egg, frames, tmp_path):
+    "A run that was stopped goes on with the same adversary, or not at all"
+    out, stop = tmp_path/'a.safetensors', iter(range(9))
+
+    def impatient(*args):
+        if next(stop) == 4: os.kill(os.getpid(), signal.SIGINT)
+        return blue(*args)
+    impatient.name, impatient.caption = blue.name, blue.caption
+    with pytest.raises(Stopped): run(egg, frames, impatient, out, quick, adversary=Agreement())
+    for other in (None, Adversary()):
+        with pytest.raises(UserError, match='of another run: adversary is'):
+            run(egg, frames, blue, out, quick, adversary=other, resume=True)
+    run(egg, frames, blue, out, quick, adversary=Agreement(), resume=True)
 
 
 def test_damaged_checkpoints_are_refused(egg, frames, tmp_path):

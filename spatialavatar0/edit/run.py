@@ -42,12 +42,14 @@ def belongs_to(
     editor: Editor,
     settings: Settings,
     region: Tensor|None,
+    adversary = None,
 ) -> dict:
     "What a checkpoint belongs to"
     some = {round(k*(n - 1)/7) for k in range(8)}
     looks = [round(float(look_up(t)[0].double().sum()), 3) for t in sorted(some)]
     return {'avatar': identity(avatar), 'views': [n, looks], 'editor': editor.caption(),
-            'settings': asdict(settings), 'region': None if region is None else int(region.sum())}
+            'settings': asdict(settings), 'region': None if region is None else int(region.sum()),
+            'adversary': None if adversary is None else type(adversary).__name__}
 
 # %% ../../nbs/edit/03a_run.ipynb #1486311a
 FORMAT = 'spatialavatar0 edit checkpoint 1'
@@ -180,7 +182,7 @@ def run(
     frames = views(avatar) if frames is None else frames
     if not len(frames): raise UserError('the clip holds no frame')
     path, look_up, n = beside('.checkpoint.safetensors'), keeper(avatar, frames), len(frames)
-    about = belongs_to(avatar, n, look_up, editor, settings, region)
+    about = belongs_to(avatar, n, look_up, editor, settings, region, adversary)
     state = start(avatar, n, settings, editor, region)
     sweep(out, path, beside('.edit.csv'))
     with on_disk(out), stoppable() as asked:
