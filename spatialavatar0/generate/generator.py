@@ -9,7 +9,7 @@ __all__ = ['SMALL', 'PAPER', 'PRESETS', 'PACE', 'FORMAT', 'VERSION', 'Config', '
 # %% ../../nbs/generate/08_generator.ipynb #ba36c1ea
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from .maps import Attention, Paving, fill_in, mean_pool
 from .maps import places, sample_maps, trusted_pool
 from .shell import shell
 from .styleunet import StyleUNet
-from .warp import trust
+from .warp import drawn_in, pool, sample, trust
 from ..head.model import HeadCodes, HeadModel, open_head
 from ..head.uv import UVLayout
 from ..rotation import axis_angle_to_matrix
@@ -281,6 +281,27 @@ def forward(self: Generator,
     shapes = torch.stack([s[0].codes.shape for s in sources])
     return self.avatars(pooled, shapes, codes, cameras, maps), maps
 
+# %% ../../nbs/generate/08_generator.ipynb #4b7f20c2
+@patch
+@torch.no_grad()
+def reread(self: Generator,
+           avatar: Avatar,
+           frames: Sequence,  # `Frame`s that it was made of
+           offset: Tensor,    # (V,3) its shell
+           enough: float = .1,  # trust from which a colour is replaced altogether
+) -> Avatar:
+    "The avatar with the colours of the portraits at the places where its Gaussians are"
+    values, weight = [], []
+    for f in frames:
+        at = f.camera.project(avatar.pose(f.codes.to(self.device)).xyz.cpu())[0]
+        seen = trust(avatar.layout, self.head.vertices(f.codes, offset), f.camera, f.alpha)
+        values.append(sample(f.image, at))
+        weight.append(seen*sample(drawn_in(f.alpha)[..., None], at)[:, 0])
+    colour, total = (x.to(self.device) for x in pool(torch.stack(values), torch.stack(weight)))
+    known = (total/enough).clamp(max=1)[:, None]
+    gaussians = replace(avatar.gaussians, colour=avatar.gaussians.colour.lerp(colour, known))
+    return replace(avatar, gaussians=gaussians)
+
 # %% ../../nbs/generate/08_generator.ipynb #9062a308
 @patch
 @torch.no_grad()
@@ -300,7 +321,8 @@ def avatar(self: Generator,
     bases = self.bases(layout, ref.codes.shape[None], pooled.offset)
     gaussians, = paving.gaussians(bases, {a: onto(getattr(maps, a)) for a in ATTRIBUTES}, colour)
     residual, shape = self._residual(paving, onto(maps.features)), ref.codes.shape.to(self.device)
-    return Avatar(self._head_here(), shape, layout, gaussians, self._made(frames), residual)
+    avatar = Avatar(self._head_here(), shape, layout, gaussians, self._made(frames), residual)
+    return self.reread(avatar, frames, pooled.offset[0].cpu())
 
 @patch
 def _residual(self: Generator, paving: Paving, features: Tensor):
