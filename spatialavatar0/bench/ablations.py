@@ -26,13 +26,13 @@ from ..runs import Stopped
 @dataclass(frozen=True)
 class Plan:
     "How large the ablation is"
-    one: int = 300         # steps of Phase 1
-    two: int = 200         # steps of Phase 2
+    one: int = 200         # steps of Phase 1
+    two: int = 150         # steps of Phase 2
     batch: int = 2
     size: int = 128        # pixels of the pictures
     people: int = 17       # in Phase 2
     held_out: int = 16     # people, for each of the two exams
-    seeds: int = 3
+    seeds: int = 2
     rate: float = 5e-4
     source: str = 'people'
     model: Mapping = None  # changes to the small network
