@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..camera import Camera
@@ -27,6 +28,7 @@ RATES = dict(expression=2e-2, pose=2e-3, neck=2e-3, eyes=8e-3, translation=3e-4)
 DEPTH = 8  # times the rate of the translation, along the view
 LAMBDA = 1e-5
 
+# %% ../../nbs/refine/05_settle.ipynb #b74f0aa6
 class Unknowns:
     "Codes that move, as the optimizer wants them"
     def __init__(self,
@@ -40,14 +42,17 @@ class Unknowns:
     def __len__(self): return 1
     def parameters(self): return self.now
 
-    def moved(self) -> HeadCodes:
-        "The codes as they are by now"
-        place = self.codes.translation + self.axes @ self.now['translation']
-        return self.codes.replace(**self.now | dict(translation=place))
+# %% ../../nbs/refine/05_settle.ipynb #b74f0aa7
+@patch
+def moved(self: Unknowns) -> HeadCodes:
+    "The codes as they are by now"
+    place = self.codes.translation + self.axes @ self.now['translation']
+    return self.codes.replace(**self.now | dict(translation=place))
 
-    def astray(self) -> Tensor:  # ()
-        "The second term of equation 1, without lambda"
-        return sum(((x - self.start[k])/(10*RATES[k])).square().sum() for k, x in self.now.items())
+@patch
+def astray(self: Unknowns) -> Tensor:  # ()
+    "The second term of equation 1, without lambda"
+    return sum(((x - self.start[k])/(10*RATES[k])).square().sum() for k, x in self.now.items())
 
 # %% ../../nbs/refine/05_settle.ipynb #b6e10f98
 @one_thread()
