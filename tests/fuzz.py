@@ -196,6 +196,7 @@ def change_npz(rng, data, place, outside):
 
 
 def change_text(rng, data, place, outside):
+    if data[:1] == b'#': return change_lines(rng, data, outside)
     words = data.split()
     if words:
         words[rng.randrange(len(words))] = rng.choice([b'nan', b'inf', b'1e400', b'x', b'1_0', b'-',
@@ -259,6 +260,22 @@ def change_glb(rng, data, place, outside):
 def change_gzip(rng, data, place, outside):
     import gzip
     return gzip.compress(change_bytes(rng, gzip.decompress(data)), 1)
+
+
+def change_lines(rng, data, outside):
+    "Of a table of words: one of them, or a line, is another, is gone or is there again"
+    lines = [l.split(b' ') for l in data.split(b'\n')]
+    for _ in range(rng.choice([1, 1, 1, 3])):
+        i = rng.randrange(len(lines))
+        words, kind = lines[i], rng.random()
+        k = rng.randrange(len(words))
+        new = str(strange(rng, words[k].decode('utf-8', 'replace'), outside)).encode('utf-8', 'surrogatepass')
+        if kind < .7: words[k] = rng.choice([new, b'nan', b'inf', b'-1', b'0', b'1e400', b'x', b'\xff', words[-1]])
+        elif kind < .8: del words[k]
+        elif kind < .9: del lines[i]
+        else: lines[i:i] = [words]*rng.choice([1, 2, 1000])
+        if not lines: return b''
+    return b'\n'.join(b' '.join(l) for l in lines)
 
 
 CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
@@ -340,6 +357,32 @@ def mutate(rng, folder, place, outside):
 SMALL = dict(size=16, n=2)
 
 
+def write_views(path, colmap=False):
+    "Two instants, seen by two cameras that somebody has calibrated"
+    import torch
+    from spatialavatar0.camera import orbit
+    from spatialavatar0.clip.image import write_image
+    (path/'images').mkdir(parents=True)
+    cameras, frames = orbit(torch.zeros(3), 1., 2, yaw=(-20, 20), width=16, height=16), []
+    table = ['# cameras'], ['# images']
+    for k, c in enumerate(cameras):
+        table[0].append(f"{k} PINHOLE 16 16 {' '.join(map(str, c.to_colmap()[2].tolist()))}")
+        for t in range(2):
+            picture = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(2*t + k))
+            name, mask = f'images/{t:05d}_{k:02d}.png', f'images/{t:05d}_{k:02d}_mask.png'
+            write_image(path/name, picture)
+            write_image(path/mask, picture[..., 0])
+            (fx, _, cx), (_, fy, cy) = c.K.tolist()[:2]
+            frames.append(dict(file_path=name, fg_mask_path=mask, w=16, h=16, fl_x=fx, fl_y=fy, cx=cx, cy=cy,
+                               transform_matrix=c.to_opengl().tolist(), timestep_index=t, camera_index=k))
+            q, at, _ = c.to_colmap()
+            pose = ' '.join(map(str, [*q.tolist(), *at.tolist()]))
+            table[1].extend([f'{2*t + k} {pose} {k} {Path(name).name}', '1 2 -1'])
+    if not colmap: (path/'transforms.json').write_text(json.dumps(dict(frames=frames)))
+    else:
+        for name, lines in zip(('cameras', 'images'), table): (path/f'{name}.txt').write_text('\n'.join(lines))
+
+
 def readers():
     "Name -> (write a valid folder, convert it)"
     from spatialavatar0.clip.convert import READERS, convert, recognise
@@ -357,6 +400,12 @@ def readers():
              for k, w in SAMPLES.items()}
     assert set(found) == set(READERS)
     found['films'] = (lambda p, h: SAMPLES['nersemble'](p, h, **SMALL, film=True), run('nersemble'))
+    from spatialavatar0.track.views import look, read_colmap, read_transforms
+    def see(shots):
+        for s in shots: look(s)
+    found['transforms'] = (lambda p, h: write_views(p),
+                           lambda p, out, h: see(read_transforms(p/'transforms.json')))
+    found['colmap'] = lambda p, h: write_views(p, True), lambda p, out, h: see(read_colmap(p))
     for k in SETS: found[k] = (lambda p, h, k=k: write_set(p, k), lambda p, out, h, k=k: list_set(p, k))
     return found | files()
 

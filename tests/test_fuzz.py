@@ -20,7 +20,8 @@ import fuzz  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-names = 'vhap gagavatar metrical flashavatar insta imavatar nersemble gaussianavatars cap4d vfhq hdtf celebvhq'.split()
+names = ('vhap gagavatar metrical flashavatar insta imavatar nersemble gaussianavatars cap4d vfhq hdtf celebvhq '
+         'transforms colmap').split()
 
 
 @pytest.fixture(scope='module')
