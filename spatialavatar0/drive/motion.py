@@ -204,7 +204,7 @@ def load(
     d, again = read_arrays(path), 'write it again with `Motion.save`'
     if str(d.get('format', '')) != _FORMAT: raise UserError('this is not a motion', path, again)
     try:
-        tracks = {k: torch.from_numpy(np.asarray(d[k], np.float32)) for k in TRACKS}
+        tracks = {k: torch.from_numpy(np.array(d[k], np.float32)) for k in TRACKS}
         bad = [k for k, x in tracks.items() if not (x.abs() < 1e4).all()]
         if bad: raise ValueError(f'{bad[0]} holds NaN, or numbers beyond all bounds')
         if not len(tracks['jaw']): raise ValueError('no frames')
