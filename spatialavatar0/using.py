@@ -62,14 +62,14 @@ def drive(
     from spatialavatar0.drive.film import film
     from spatialavatar0.drive.video import head_camera, swing
     from spatialavatar0.splat.avatar import Avatar
+    if beside and (loop or speed != 1):
+        raise wrong('what is beside is shown as it was filmed', remedy='leave --speed and --loop out')
     out, subject = target(out, '.mp4', '.gif', ''), Avatar.load(avatar, pick_head(head))
     if motion: moves = motion_in(motion)
     elif clip: moves = motion_of_clip(clip, subject, clip_head and ready_head(clip_head))
     else: moves = presets.preset(preset)
     if smooth: moves = montage.smoothed(moves, smooth)
     if only: moves = montage.only(moves, only)
-    if beside and (loop or speed != 1):
-        raise wrong('what is beside is shown as it was filmed', remedy='leave --speed and --loop out')
     moves = _timed(montage, moves, speed, loop)
     width, height = (size, size) if isinstance(size, int) else size
     cameras = swing(subject, len(moves), width=width, height=height) if orbit else \
