@@ -77,11 +77,12 @@ def drive(
     left = _filmed(clip, moves, cameras[0].height) if beside else None
     return wrote(film(subject, moves, out, cameras, background, left=left))
 
+# %% ../nbs/88a_using.ipynb #8a0c0101
 def _timed(montage, moves, speed, loop):
     "Faster or slower, and so that it can be repeated"
     if not .1 <= speed <= 10: raise wrong(f'a speed of {speed:g}', remedy='give one from 0.1 to 10')
     if speed != 1: moves = montage.retimed(moves, speed=speed)
-    if loop and len(moves) < 4: raise wrong(f'{len(moves)} frames are too few for a loop', remedy='leave --loop out')
+    if loop and (n := len(moves)) < 4: raise wrong(f'{n} frames are no loop', remedy='leave --loop out')
     return montage.looped(moves, min(.5, moves.seconds/3)) if loop else moves
 
 def _filmed(path, moves, height):

@@ -76,7 +76,7 @@ def _read(path):
 
 # %% ../../nbs/splat/08_ply.ipynb #1684e9e2
 def _column(path, table, name):
-    "A column as float32; `UserError` where it is missing, holds NaN, or the logarithm of a size beyond all bounds"
+    "A column as float32; `UserError` where it is missing, holds NaN, or sizes beyond all bounds"
     if name not in (table.dtype.names or ()):
         raise UserError(f'no Gaussians: it has no {name}', path, 'give a Gaussian splatting PLY')
     x = torch.from_numpy(table[name].astype(np.float32))
