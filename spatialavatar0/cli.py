@@ -258,6 +258,8 @@ def _using():
                 help='use only this part of the motion: face, head, mouth or gaze'),
            _arg('--smooth', type=float, default=0., metavar='S',
                 help='smooth the motion over S seconds; try .04'),
+           _arg('--speed', type=float, default=1., metavar='X', help='X times as fast (default: 1)'),
+           _arg('--loop', action='store_true', help='let the end become the beginning'),
            _arg('--background', metavar='WHAT',
                 help="a colour, a picture, or 'none' for transparent (default: a grey wall)"),
            _arg('--orbit', action='store_true', help='move the camera from side to side'),

@@ -49,6 +49,8 @@ def drive(
     preset: str = 'demo',            # where neither is given
     only: str|None = None,           # a part of the motion
     smooth: float = 0.,              # seconds
+    speed: float = 1.,               # 2 is twice as fast
+    loop: bool = False,              # end where it began
     background: str|None = None,     # a colour, a picture, or 'none'
     orbit: bool = False,             # let the camera go around
     beside: bool = False,            # show the clip's own pictures, too
@@ -60,17 +62,28 @@ def drive(
     from spatialavatar0.drive.film import film
     from spatialavatar0.drive.video import head_camera, swing
     from spatialavatar0.splat.avatar import Avatar
+    if beside and (loop or speed != 1):
+        raise wrong('what is beside is shown as it was filmed', remedy='leave --speed and --loop out')
     out, subject = target(out, '.mp4', '.gif', ''), Avatar.load(avatar, pick_head(head))
     if motion: moves = motion_in(motion)
     elif clip: moves = motion_of_clip(clip, subject, clip_head and ready_head(clip_head))
     else: moves = presets.preset(preset)
     if smooth: moves = montage.smoothed(moves, smooth)
     if only: moves = montage.only(moves, only)
+    moves = _timed(montage, moves, speed, loop)
     width, height = (size, size) if isinstance(size, int) else size
     cameras = swing(subject, len(moves), width=width, height=height) if orbit else \
         list(moves.cameras) or [head_camera(subject, width, height)]*len(moves)
     left = _filmed(clip, moves, cameras[0].height) if beside else None
     return wrote(film(subject, moves, out, cameras, background, left=left))
+
+# %% ../nbs/88a_using.ipynb #8a0c0101
+def _timed(montage, moves, speed, loop):
+    "Faster or slower, and so that it can be repeated"
+    if not .1 <= speed <= 10: raise wrong(f'a speed of {speed:g}', remedy='give one from 0.1 to 10')
+    if speed != 1: moves = montage.retimed(moves, speed=speed)
+    if loop and (n := len(moves)) < 4: raise wrong(f'{n} frames are no loop', remedy='leave --loop out')
+    return montage.looped(moves, min(.5, moves.seconds/3)) if loop else moves
 
 def _filmed(path, moves, height):
     "The pictures of a clip that a motion was taken from"

@@ -414,7 +414,7 @@ def files():
     "Name -> (write a valid file into a folder, read it): motions, and avatars as far as they are read"
     import torch
     from spatialavatar0.drive import arkit, compressed_ply, export, glb, motion, presets, splat_file, spz, voice
-    from spatialavatar0.head.model import toy_head
+    from spatialavatar0.head.model import HeadModel, toy_head
     from spatialavatar0.head.uv import UVLayout
     from spatialavatar0.splat import ply
     from spatialavatar0.splat.avatar import Avatar
@@ -433,9 +433,11 @@ def files():
         def write(p, head): p.mkdir(); (p/name).write_bytes(make(blink))
         return write
     def saved(p, head): p.mkdir(); blink.save(p/'a.npz')
+    def model(p, head): p.mkdir(); toy.save(p/'a.npz')
     def read(name, how):
         def go(folder, out, head):
             got = how(folder/name)
+            if isinstance(got, HeadModel): return
             if isinstance(got, motion.Motion): parts = [getattr(got, k) for k in motion.TRACKS]
             elif isinstance(got, Avatar): parts = list(got.gaussians.parameters().values())
             else: parts = [x for x in (got[0] if isinstance(got[0], tuple) else got) if isinstance(x, torch.Tensor)]
@@ -446,6 +448,7 @@ def files():
             'motion csv': (bytes_of('a.csv', as_csv), read('a.csv', arkit.read_csv)),
             'motion json': (bytes_of('a.json', as_json), read('a.json', arkit.read_json)),
             'motion wav': (bytes_of('a.wav', as_wav), read('a.wav', voice.from_wav)),
+            'head': (model, read('a.npz', HeadModel.load)),
             'avatar': (avatar(), read('a.safetensors', as_head)),
             'ply': (avatar('ply'), read('a.ply', ply.read_ply)),
             'bound ply': (avatar('bound-ply'), read('a.ply', ply.read_bound_ply)),

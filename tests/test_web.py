@@ -211,8 +211,11 @@ def test_picture_and_film(fresh):
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(',')[1]))).convert('RGB'))
     assert picture.shape[:2] == (600, 596) and np.abs(picture[5, 5] - np.array([0, 177, 64.])).max() < 2
     fresh.run('''globalThis.film = new Promise(f => { viewer.download = (blob, name) => f([blob.size, blob.type, name]); });
-        viewer.play("nod"); viewer.record()''')
+        viewer.play("nod"); viewer.record();
+        globalThis.steps = 0;
+        (function step() { steps++; requestAnimationFrame(step); })()''')
     time.sleep(1.)
+    fresh.wait('steps > 12')  # a machine with much to do draws few in a second
     fresh.run('viewer.record()')
     size, kind, name = fresh.run('film')
     assert size > 3000 and kind.startswith('video/') and name == f'avatar.{kind[6:]}'

@@ -6,7 +6,7 @@
 __all__ = ['TRACKS', 'JAW_OPEN', 'LOOK', 'ANGLES', 'Motion', 'compose', 'head_turn', 'add', 'both', 'lids', 'from_curves']
 
 # %% ../../nbs/drive/01_motion.ipynb #e578f74d
-import logging, zipfile, zlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from kornia.geometry import axis_angle_to_quaternion, quaternion_to_axis_angle
 from torch import Tensor
 
 from ..camera import Camera
-from ..clip.untrusted import pinhole, rigid
+from ..clip.untrusted import pinhole, read_arrays, rigid
 from ..core import UserError, atomic_path, check_shape
 from ..head.model import HeadCodes
 from ..splat.binding import quaternion_multiply
@@ -201,10 +201,10 @@ def load(
     path: str|Path,  # .npz, as `save` writes it
 ) -> Motion:
     "Read a motion; `UserError` where the file is none"
-    d, again = _arrays(path), 'write it again with `Motion.save`'
+    d, again = read_arrays(path), 'write it again with `Motion.save`'
     if str(d.get('format', '')) != _FORMAT: raise UserError('this is not a motion', path, again)
     try:
-        tracks = {k: torch.from_numpy(np.asarray(d[k], np.float32)) for k in TRACKS}
+        tracks = {k: torch.from_numpy(np.array(d[k], np.float32)) for k in TRACKS}
         bad = [k for k, x in tracks.items() if not (x.abs() < 1e4).all()]
         if bad: raise ValueError(f'{bad[0]} holds NaN, or numbers beyond all bounds')
         if not len(tracks['jaw']): raise ValueError('no frames')
@@ -220,14 +220,3 @@ def _cameras(d, path):
         K, w, h = pinhole(k[0, 0], k[1, 1], k[0, 2], k[1, 2], *size, path)
         return Camera(K.float(), rigid(t, 'world_to_camera', path).float(), w, h)
     return tuple(one(*x) for x in zip(d['K'], d['world_to_camera'], d['size']))
-
-_BROKEN = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError, KeyError,
-           NotImplementedError, RuntimeError, OverflowError, MemoryError, SyntaxError)  # what numpy may say
-
-def _arrays(path):
-    "All arrays of an .npz, or a `UserError`"
-    if not Path(path).is_file(): raise UserError('there is no such file', path, 'check the path')
-    try:
-        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-    except _BROKEN:
-        raise UserError('cannot be read as .npz', path, 'give a file that `Motion.save` wrote') from None

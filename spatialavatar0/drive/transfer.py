@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIPS', 'RIMS', 'RIM_ACTIONS', 'moving', 'effort', 'calmest', 'resting', 'borrowed', 'stored_fps', 'motion_of',
            'moments', 'similarity', 'Match', 'matched', 'bounded', 'retarget', 'openings', 'wanted_openings',
-           'keep_openings']
+           'keep_openings', 'apertures', 'turns', 'followed']
 
 # %% ../../nbs/drive/01c_transfer.ipynb #8a5bb940
 import json, math
@@ -260,7 +260,7 @@ def keep_openings(
     subject,                       # `Avatar` or `HeadModel` that shall move
     base: HeadCodes|None = None,   # its rest; its own `codes()` where not given
     steps: int = 4,
-) -> Motion:                       # as it was, where the subject's head has no such actions, or no landmarks
+) -> Motion:                       # as it was for a head without such actions, or landmarks
     "The same motion, but lids and lips meet when theirs do, and part as far"
     head, b = getattr(subject, 'head', subject), subject.codes() if base is None else base
     at = [motion.names.index(n) for n in RIM_ACTIONS if n in motion.names]
@@ -269,8 +269,8 @@ def keep_openings(
     start = motion.expression[:, at].clamp(min=0)
     def moved(z):
         x, jaw = motion.expression.clone(), motion.jaw.clone()
-        x[:, at] = z
-        jaw[:, 0] = (jaw[:, 0] + math.radians(JAW_OPEN)*(z - start)[:, RIM_ACTIONS.index('jawOpen')]).clamp(min=0)
+        x[:, at], more = z, (z - start)[:, RIM_ACTIONS.index('jawOpen')]
+        jaw[:, 0] = (jaw[:, 0] + math.radians(JAW_OPEN)*more).clamp(min=0)
         return replace(motion, expression=x, jaw=jaw)
     with torch.no_grad():
         return moved(_opened(lambda z: openings(head, moved(z).codes(subject, b)), start, goal, steps))
@@ -285,3 +285,37 @@ def _opened(f, start, goal, steps, eps=1e-3, tau=1e-4, sigma=.3):
         v = (J.mT @ ((goal - now)/tau)[..., None])[..., 0] - (z - start)/sigma**2
         z = z + bounded(H, v, -z, 1 - z)
     return z
+
+# %% ../../nbs/drive/01c_transfer.ipynb #7c2d0b02
+def apertures(
+    xy: Tensor,  # (T,478,2) detected in pictures, pixels
+) -> Tensor:     # (T,2)
+    "How far lids and lips are apart: of an eye's width, and of the eyes' distance"
+    gap = (xy[:, RIMS[0]] - xy[:, RIMS[1]]).norm(dim=-1)
+    wide = lambda i, j: (xy[:, i] - xy[:, j]).norm(dim=-1)
+    lids = gap[:, :5].mean(-1)/wide(33, 133)/2 + gap[:, 5:10].mean(-1)/wide(263, 362)/2
+    return torch.stack([lids, gap[:, 10:].mean(-1)/wide(33, 263)], -1)
+
+def turns(
+    head: HeadModel,
+    xy: Tensor,  # (T,478,2)
+) -> Tensor:     # (T,3) yaw, pitch, roll, degrees, from where the camera is
+    "How a head is turned in pictures, roughly: as weak perspective has it of the mean head"
+    K = torch.diag(xy.new_tensor([1e3, 1e3, 1]))
+    R = torch.stack([weak_perspective(head.landmarks(head.v_template)[:468], x[:468], K)[0] for x in xy])
+    ahead = R[..., 2]
+    roll = torch.atan2(R[:, 1, 0], R[:, 0, 0])
+    return torch.stack([ahead[:, 0].asin(), ahead[:, 1].asin(), roll], -1).rad2deg()
+
+# %% ../../nbs/drive/01c_transfer.ipynb #7c2d0b03
+def followed(
+    head: HeadModel,                 # any with landmarks
+    driver: Tensor, driven: Tensor,  # (T,478,2) landmarks of both films; NaN where there is no face
+) -> dict:                           # of lids, mouth, yaw, pitch, roll -> (correlation, slope)
+    "How well one film follows another"
+    seen = ~(driver.isnan() | driven.isnan()).flatten(1).any(1)
+    a, b = (torch.cat([apertures(x[seen]), turns(head, x[seen])], -1) for x in (driver, driven))
+    a, b = a - a.mean(0), b - b.mean(0)
+    ab, aa, bb = (a*b).sum(0), a.square().sum(0), b.square().sum(0)
+    return {k: (float(r), float(s)) for k, r, s in
+            zip(('lids', 'mouth', 'yaw', 'pitch', 'roll'), ab/(aa*bb).sqrt(), ab/aa)}

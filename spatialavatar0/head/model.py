@@ -7,7 +7,7 @@ __all__ = ['JOINTS', 'NAMES', 'CODES', 'HASHED', 'empty', 'HeadModel', 'from_arr
            'kinematic_chain', 'read_npz', 'open_head']
 
 # %% ../../nbs/head/01_model.ipynb #3a542a78
-import hashlib, zipfile, zlib
+import hashlib, zipfile
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -434,7 +434,7 @@ def _read_array(z, name, path):
     try: return z[name]
     except ValueError:
         raise UserError(f'array {name!r} holds Python objects, which are not read', path) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+    except Exception:  # what zip, zlib, numpy and the parser of its headers may say
         raise UserError(f'array {name!r} is damaged', path, 'fetch the file again') from None
 
 # %% ../../nbs/head/01_model.ipynb #ef0a8046

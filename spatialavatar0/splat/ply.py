@@ -76,12 +76,14 @@ def _read(path):
 
 # %% ../../nbs/splat/08_ply.ipynb #1684e9e2
 def _column(path, table, name):
-    "A column as float32; `UserError` where it is missing or holds NaN"
+    "A column as float32; `UserError` where it is missing, holds NaN, or sizes beyond all bounds"
     if name not in (table.dtype.names or ()):
         raise UserError(f'no Gaussians: it has no {name}', path, 'give a Gaussian splatting PLY')
     x = torch.from_numpy(table[name].astype(np.float32))
     if n := int((~x.isfinite()).sum()):
         raise UserError(f'{name} is not a number in {n} Gaussians', path, 'remove these first')
+    if name.startswith('scale_') and (n := int((x > 20).sum())):
+        raise UserError(f'{name} is beyond what can be drawn in {n} Gaussians', path, 'remove these first')
     return x
 
 def _gaussians(path, table):

@@ -180,6 +180,7 @@ class Pace:
     expression: float = 10.
     blink: float = 100.     # of the lids, where an action of the head is called that
 
+# %% ../../nbs/track/07_sequence.ipynb #7b1f0a06
 @patch
 def rows(self: Pace, rig, dt) -> Tensor:  # (n,)
     "Weight of the square of each second difference of consecutive instants"
