@@ -62,7 +62,7 @@ def bench(
     elif name == 'report': result = run(out, minutes or 30.)
     elif name == 'edit':
         from spatialavatar0.edit.clip import load_clip
-        result = run(data and Avatar.load(data, model), module.SMALL if quick else module.Plan(),
+        result = run(data and Avatar.load(data, model), module.QUICK if quick else module.Plan(),
                      clip=networks and load_clip(networks))
     elif name in REENACT: result = run(name, data, out, head=model, networks=networks)
     else: result = run()

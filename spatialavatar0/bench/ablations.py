@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .machine import about, markdown, write_json
-from ..core import UserError, atomic_path
+from .machine import about, markdown, save_as, write_json
+from ..core import UserError
 from ..generate.config import Config, read_config
 from ..generate.stream import Stream
 from ..generate.train import answer, exam, start, train
@@ -202,8 +202,4 @@ def save(
     out: str|Path,  # folder
 ) -> list[Path]:
     "ablations.json and ablations.md"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/'ablations.json', result)
-    with atomic_path(out/'ablations.md') as path: path.write_text(table(result), encoding='utf-8')
-    return [out/'ablations.json', out/'ablations.md']
+    return save_as(result, out, 'ablations', table(result))

@@ -17,12 +17,12 @@ import torch
 from kornia.geometry import quaternion_to_rotation_matrix
 from torch import Tensor
 
-from .machine import about, markdown, write_json
+from .machine import about, markdown, save_as
 from ..camera import Camera
 from ..clip.clip import Clip
 from ..clip.image import composite
 from ..clip.synthetic import SIDES, film, person
-from ..core import atomic_path, progress, seed_all
+from ..core import progress, seed_all
 from ..generate.create import create
 from ..head.model import HeadCodes, HeadModel
 from ..refine.fast import Adam
@@ -262,8 +262,4 @@ def save(
     out: str|Path,    # folder
 ) -> list[Path]:
     "antispike.json and antispike.md"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/'antispike.json', result)
-    with atomic_path(out/'antispike.md') as path: path.write_text(table(result), encoding='utf-8')
-    return [out/'antispike.json', out/'antispike.md']
+    return save_as(result, out, 'antispike', table(result))

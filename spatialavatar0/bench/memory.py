@@ -9,8 +9,8 @@ __all__ = ['BEGIN', 'STAGES', 'SMALL', 'FULL', 'bench_memory', 'table', 'save']
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .machine import about, markdown
-from .startup import apart, save as save_as
+from .machine import about, markdown, save_as
+from .startup import apart
 from ..core import UserError, progress
 
 # %% ../../nbs/bench/07_memory.ipynb #6cec317e

@@ -7,14 +7,14 @@ __all__ = ['PEOPLE', 'QUICK', 'score', 'makers', 'bench_people', 'table', 'save'
 
 # %% ../../nbs/bench/03c_people.ipynb #87d3ab1c
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from .ablations import SMALL, Plan, mean_and_error, questions_of
-from .machine import about, markdown, write_json
-from ..core import atomic_path, progress
+from .machine import about, markdown, save_as
+from ..core import progress
 from ..generate.choose import shipped
 from ..generate.create import create
 from ..generate.generator import Generator
@@ -62,7 +62,7 @@ def bench_people(
             for name, make in makers(net).items():
                 dB = [score(make(q.sources[:K], q.target), q.target) for K in range(1, len(q.sources) + 1)]
                 rows.append(dict(exam=exam, person=person, name=name, psnr=dB))
-    return {'about': about(0), 'rows': rows}
+    return {'about': about(0), 'settings': asdict(plan), 'rows': rows}
 
 # %% ../../nbs/bench/03c_people.ipynb #f011f19e
 def table(result: dict) -> str:
@@ -82,8 +82,4 @@ def save(
     out: str|Path,  # folder
 ) -> list[Path]:
     "people.json and people.md"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/'people.json', result)
-    with atomic_path(out/'people.md') as path: path.write_text(table(result), encoding='utf-8')
-    return [out/'people.json', out/'people.md']
+    return save_as(result, out, 'people', table(result))

@@ -15,11 +15,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from .machine import about, markdown, write_json
+from .machine import about, markdown, save_as, write_json
 from .metrics import (OWN, Networks, Pair, Protocol, all_networks, evaluate,
                                           like as protocol_of)
 from .splattingavatar import film_of, films, made_up, opened, read_result
-from .startup import save as save_as
 from ..clip.clip import Clip, Frame
 from ..clip.image import composite
 from ..core import UserError

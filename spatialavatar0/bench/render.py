@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .machine import about, markdown, write_json
+from .machine import about, markdown, save_as
 from ..camera import Camera
 from ..core import atomic_path, progress
 from ..splat.cpu import render_cpu
@@ -347,11 +347,8 @@ def save(
     out: str|Path,    # folder
 ) -> list[Path]:
     "render.json, render.md and, where matplotlib is installed, render.png"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/'render.json', result)
-    with atomic_path(out/'render.md') as path: path.write_text(table(result), encoding='utf-8')
+    files, plotted = save_as(result, out, 'render', table(result)), Path(out)/'render.png'
     try: fig = plot(result)
-    except ImportError: return [out/'render.json', out/'render.md']
-    with atomic_path(out/'render.png') as path: fig.savefig(path, dpi=150)
-    return [out/f'render.{kind}' for kind in ('json', 'md', 'png')]
+    except ImportError: return files
+    with atomic_path(plotted) as path: fig.savefig(path, dpi=150)
+    return [*files, plotted]

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from .lpips import BACKBONES, RANGES
-from .machine import about, markdown, write_json
+from .machine import about, markdown, save_as, write_json
 from .metrics import LIKE, Networks, Pair, all_networks, evaluate
 from ..clip.clip import Clip
 from ..clip.image import composite
 from ..clip.synthetic import film, person
-from ..core import UserError, atomic_path
+from ..core import UserError
 from ..generate.create import create
 from ..head.model import HeadModel, open_head
 from ..refine.refine import keeper, reference_frame, settings_for
@@ -255,8 +255,4 @@ def save(
     out: str|Path,    # folder
 ) -> list[Path]:
     "splattingavatar.json and splattingavatar.md"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/'splattingavatar.json', result)
-    with atomic_path(out/'splattingavatar.md') as path: path.write_text(table(result), encoding='utf-8')
-    return [out/'splattingavatar.json', out/'splattingavatar.md']
+    return save_as(result, out, 'splattingavatar', table(result))

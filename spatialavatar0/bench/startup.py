@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from .machine import about, markdown, write_json
-from ..core import UserError, atomic_path, progress
+from .machine import about, markdown, save_as
+from ..core import UserError, progress
 
 # %% ../../nbs/bench/06_startup.ipynb #bbc21407
 ENDING = """
@@ -90,14 +90,8 @@ def table(
     return markdown(('from nothing to …', 'seconds', 'each further picture, ms'), rows)
 
 def save(
-    result: dict,   # of a bench
+    result: dict,   # of `bench_startup`
     out: str|Path,  # folder
-    name: str = 'startup',
-    text: str = '', # `table` of it, where not given
 ) -> list[Path]:
-    "NAME.json and NAME.md"
-    out = Path(out)
-    out.mkdir(exist_ok=True)
-    write_json(out/f'{name}.json', result)
-    with atomic_path(out/f'{name}.md') as path: path.write_text(text or table(result), encoding='utf-8')
-    return [out/f'{name}.json', out/f'{name}.md']
+    "startup.json and startup.md"
+    return save_as(result, out, 'startup', table(result))
