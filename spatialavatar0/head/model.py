@@ -426,12 +426,15 @@ def read_npz(
     "All arrays of a file, none of them unpickled; raises `UserError`"
     if not Path(path).is_file(): raise UserError('there is no such file', path)
     if not zipfile.is_zipfile(path): raise UserError('this is not an .npz file', path)
-    with np.load(path, allow_pickle=False) as z:
-        return {k: _read_array(z, k, path) for k in z.files}
+    try: z = np.load(path, allow_pickle=False)
+    except Exception: raise UserError('this is not a whole .npz file', path, 'fetch the file again') from None
+    with z: return {k: _read_array(z, k, path) for k in z.files}
 
 # %% ../../nbs/head/01_model.ipynb #b5b7fd21
 def _read_array(z, name, path):
-    try: return z[name]
+    try:
+        if isinstance(x := z[name], np.ndarray): return x
+        raise TypeError('no array')
     except ValueError:
         raise UserError(f'array {name!r} holds Python objects, which are not read', path) from None
     except Exception:  # what zip, zlib, numpy and the parser of its headers may say
