@@ -103,10 +103,11 @@ def refine(
     residual: float = 0.,        # rate of the residual head, say 1e-3
     log: str|None = None,        # 'wandb'
     head: str|Path|None = None,
+    settings: list = (),         # other settings of the refinement, as in 'faint=.1'
 ):
     "Fit an avatar to the pictures of a clip"
     from spatialavatar0.clip.clip import Clip
-    from spatialavatar0.refine.refine import settings_for
+    from spatialavatar0.refine.refine import settings_for, settings_of
     from spatialavatar0.refine.run import Stopped, run
     from spatialavatar0.splat.avatar import Avatar
     out, model = target(out, '.safetensors'), pick_head(head)
@@ -116,7 +117,8 @@ def refine(
     from spatialavatar0.refine.loose import LOOSE
     if unknown := set(loose.replace(',', ' ').split()) - LOOSE.keys():
         raise wrong(f'nothing loose is called {min(unknown)!r}', remedy=f"use {', '.join(LOOSE)}")
-    settings = settings_for(iterations, seed=seed, loose=loose.replace(',', ' '), residual=residual)
+    changes = dict(seed=seed, loose=loose.replace(',', ' '), residual=residual) | settings_of(settings)
+    settings = settings_for(changes.pop('iterations', iterations), **changes)
     try: better = run(subject, film, out, settings, resume, held_out, log)
     except Stopped as e:
         wrote(out)
@@ -237,6 +239,8 @@ def _making():
                 help='correct errors of the clip as well: any of codes,camera,exposure'),
            _arg('--residual', type=float, default=0., metavar='RATE',
                 help='let expressions change colours and shapes beyond what the mesh does; try 1e-3'),
+           _arg('--settings', nargs='+', default=(), metavar='NAME=VALUE',
+                help='other settings of the refinement, such as faint=.1'),
            _arg('--log', choices=('wandb',),
                 help='log to Weights & Biases as well as to the .csv'), _HEAD)
 
