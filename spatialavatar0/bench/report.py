@@ -146,6 +146,7 @@ def where(result: dict) -> str:
             f"spatialavatar0 {v['spatialavatar0']}, torch {v['torch']}, Python {v['python']}; "
             f"seed {a['seed']}")
 
+# %% ../../nbs/bench/09_report.ipynb #03e6001b
 def sizes(result: dict) -> str:
     "Of what was measured: pictures, steps, and so on"
     said = result.get('settings') or result.get('setting') or result.get('plan') or {}
