@@ -146,6 +146,7 @@ def where(result: dict) -> str:
             f"spatialavatar0 {v['spatialavatar0']}, torch {v['torch']}, Python {v['python']}; "
             f"seed {a['seed']}")
 
+# %% ../../nbs/bench/09_report.ipynb #03e6001b
 def sizes(result: dict) -> str:
     "Of what was measured: pictures, steps, and so on"
     said = result.get('settings') or result.get('setting') or result.get('plan') or {}
@@ -177,8 +178,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 h2 { margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem } code { color: #777; font-size: .8em }
 table { border-collapse: collapse; font-size: .85rem } div { overflow-x: auto }
-th, td { padding: .2rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #eee }
-th { border-color: #999 }
+th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #eee }
+td { white-space: nowrap } th { border-color: #999 }
 .at { color: #666; font-size: .85rem } .no { background: #fbf1e6; padding: .4rem .8rem }
 img { max-width: 100%; margin-top: 1rem }"""
 

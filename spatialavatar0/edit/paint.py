@@ -103,6 +103,7 @@ class Layer:
     change: Change
     strength: float = 1.
     pattern: Callable[[Avatar], Tensor]|None = None  # to (N,) 0 to 1; everywhere where not given
+    like: str = ''  # the region whose tones are the measure; its own where not given
 
     def weight(self, avatar: Avatar, regions: dict) -> Tensor:  # (N,)
         "Where the layer acts, and how strongly"
@@ -181,7 +182,7 @@ def prepare(self: Paint, avatar: Avatar) -> Prepared:
         for layers in self.coats:
             w = torch.stack([l.weight(here, regions) for l in layers], -1)
             lab = to_oklab(colour)
-            was.append([typical(lab, regions[l.region]) for l in layers]); own.append(w)
+            was.append([typical(lab, regions[l.like or l.region]) for l in layers]); own.append(w)
             colour = coat(colour, w, layers, was[-1])
         shaped = avatar if self.relief is None else self.relief(avatar)
         self._last = Prepared(avatar, torch.cat(own, -1).to(avatar.shape.device), was, shaped)

@@ -141,7 +141,8 @@ def of_material(words: list[str]) -> Meaning|None:
     if name is None: return None
     row = material(*MATERIALS[name])
     light = [Layer('all', grade(.72), 1., shadow), Layer('all', grade(1.15, .9), .8, gloss)]
-    return Meaning([[Layer(r, row) for r in EVERY], light], f'a {name} statue')
+    likes = dict(eyes='skin')
+    return Meaning([[Layer(r, row, like=likes.get(r, '')) for r in EVERY], light], f'a {name} statue')
 
 # %% ../../nbs/edit/04b_prompts.ipynb #59e019ae
 def of_style(words: list[str]) -> Meaning|None:
