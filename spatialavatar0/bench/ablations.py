@@ -130,7 +130,7 @@ def bench_ablations(
     names: tuple = (),           # of the variants; all where not given
 ) -> dict:                       # for a JSON file
     "Train and examine variants, or go on with it; raises `UserError` for results of another plan"
-    out, end = Path(out), math.inf if minutes is None else time.monotonic() + 60*minutes
+    out, end = Path(out).absolute(), math.inf if minutes is None else time.monotonic() + 60*minutes
     out.mkdir(parents=True, exist_ok=True)
     result, exams, kept = _begun(out/'ablations.json', plan), None, {}
     done = {(row['name'], row['seed']) for row in result['rows']}
