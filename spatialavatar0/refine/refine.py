@@ -42,7 +42,7 @@ class Settings:
     lowest: float = -7.     # of a log-scale
     highest: float = 1.     # of a log-scale
     spread: float = 2.      # of the log-scales of one Gaussian
-    xyz: float = 5e-3       # the five rates at the start
+    xyz: float = 2e-3       # the five rates at the start
     quaternion: float = 2e-3
     log_scale: float = 5e-3
     colour: float = 5e-3
