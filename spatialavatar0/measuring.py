@@ -21,7 +21,7 @@ BENCHES = {'render': 'speed of the renderer',
            'selfreenact': 'one photograph, moved as its owner moved',
            'crossreenact': 'one photograph, moved as somebody else did',
            'splattingavatar': 'ten people, the last frames held out',
-           'vfhq': 'test films of VFHQ (needs --data)', 'hdtf': 'test films of HDTF (needs --data)',
+           'vfhq': "VFHQ's test films, or made-up ones", 'hdtf': "HDTF's test films, or made-up ones",
            'report': 'all of them small, as one page, in half an hour (needs -o)'}
 CONFIGS = {'small_phase1': 'films of made-up people, for a laptop',
            'small_phase2': 'the same people before sixteen cameras',
@@ -54,7 +54,6 @@ def bench(
     run = getattr(module, f'bench_{kind}')
     if name in ('ablations', 'report') and not out:
         raise wrong('the runs need a folder', remedy='give -o DIR')
-    if name in ('vfhq', 'hdtf') and not data: raise wrong('this needs the set', remedy='give --data DIR')
     if name in SIZES: result = run(**getattr(module, SIZES[name][full or (name == 'render' and not quick)]))
     elif name == 'splattingavatar': result = run(data, out, head=model, networks=networks)
     elif name == 'ablations': result = run(out, module.QUICK if quick else module.SMALL, minutes)
