@@ -126,7 +126,7 @@ def test_the_tutorial(lab, tmp_path):
             if 'application/vnd.jupyter.widget-view' in (stored := (tmp_path/'a.ipynb').read_text()): break
             time.sleep(.1)
     assert 'application/vnd.jupyter.widget-view' in stored
-    assert 'widgets' not in json.loads(stored)['metadata'] and len(stored) < 300_000  # the state is not kept
+    assert 'widgets' not in json.loads(stored)['metadata'] and len(stored) < 500_000  # pictures, no state (2 MB)
 
 
 def viewer_obeys(page, folder):
