@@ -21,7 +21,7 @@ from .schedule import Optimization
 class Data:
     "Whom to learn from"
     source: str = 'people'  # made up; or a folder of clips
-    kind: str = 'mono'      # of those made up: 'mono', one camera, or 'multi', many at once
+    kind: str = 'mono'      # of those made up: by one camera; 'multi': many at once; 'both'
     size: int = 256         # pixels of the pictures, along each side
     instants: int = 0       # of each one made up; 0: as many as there usually are
     cameras: int = 16       # of each 'multi' one
@@ -115,7 +115,7 @@ def check(c: Config, file: Path|None = None) -> Config:
              for k in ('log', 'validate', 'sheet', 'checkpoint')}}
     for name, x in least.items():
         if x < 1: raise UserError(f'{name} is {x}', file, 'give it 1 or more')
-    for name, x, known in (('data.kind', c.data.kind, ('mono', 'multi')),
+    for name, x, known in (('data.kind', c.data.kind, ('mono', 'multi', 'both')),
                            ('watch.board', c.watch.board, ('', 'wandb')),
                            ('questions.phase', c.questions.phase, (1, 2))):
         if x not in known: raise UserError(f'{name} is {x!r}', file, f"use {' or '.join(map(repr, known))}")

@@ -42,16 +42,17 @@ class People:
     def __init__(self, data: Data, seed: int):
         self.data, self.seed = data, seed
 
-    def _capture(self, number):
+    def _capture(self, number, film=False):
         from spatialavatar0.clip.people import capture
-        d = self.data
+        d, kind = self.data, 'mono' if film or self.data.kind == 'mono' else 'multi'
         more = dict(n_frames=d.instants) if d.instants else {}
-        if d.kind == 'multi': more['n_cameras'] = d.cameras
-        return capture(number, d.kind, d.size, keep=2*d.questions, **more)
+        if kind == 'multi': more['n_cameras'] = d.cameras
+        return capture(number, kind, d.size, keep=2*d.questions, **more)
 
     def __call__(self, k: int):
         "Person k of those to learn from"
-        return self._capture((self.data.first + 1009*self.seed + k % (self.data.people or PEOPLE)) % PEOPLE)
+        d, film = self.data, self.data.kind == 'both' and k % 3 == 2
+        return self._capture((d.first + 1009*self.seed + k % (d.people or PEOPLE)) % PEOPLE, film)
 
     def held_out(self) -> list:
         return [self._capture(PEOPLE + k) for k in range(self.data.held_out)]
@@ -144,8 +145,9 @@ def ask(
 ) -> Question:
     "A question about this clip"
     q, size = config.questions, config.data.size
-    d = draw(seen, K or draw_K(g, q.sources), q.phase, temperature(progress, q.hot, q.cold, q.until), g,
-             q.cross_time)
+    film = config.data.kind == 'both' and len(seen.camera.unique()) == 1
+    d = draw(seen, K or draw_K(g, q.sources), 1 if film else q.phase, temperature(progress, q.hot, q.cold, q.until),
+             g, q.cross_time)
     background, noise = torch.rand(3, generator=g), int(torch.randint(2**62, (), generator=g))
     *sources, target = (own(at_size(clip[i], size)) for i in (*d.sources, d.target))
     return Question(sources, target, background, noise)
