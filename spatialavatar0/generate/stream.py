@@ -146,8 +146,8 @@ def ask(
     "A question about this clip"
     q, size = config.questions, config.data.size
     film = config.data.kind == 'both' and len(seen.camera.unique()) == 1
-    d = draw(seen, K or draw_K(g, q.sources), 1 if film else q.phase, temperature(progress, q.hot, q.cold, q.until),
-             g, q.cross_time)
+    tau = temperature(progress, q.hot, q.cold, q.until)
+    d = draw(seen, K or draw_K(g, q.sources), 1 if film else q.phase, tau, g, q.cross_time)
     background, noise = torch.rand(3, generator=g), int(torch.randint(2**62, (), generator=g))
     *sources, target = (own(at_size(clip[i], size)) for i in (*d.sources, d.target))
     return Question(sources, target, background, noise)
