@@ -40,15 +40,28 @@ def track(
     shoulders: str = 'cut',      # beyond those of the head model; or 'keep'
     mattes: str|Path|None = None,  # of a film: a folder of pictures, or a film; made where not given
     face: int = 1,               # which, where there are several; 1 is the largest and most central
+    photometric: bool = False,   # fit the codes of a film to its pictures as well
 ):
     "Find the head in pictures or in a film, and write a clip"
     out = target(out)
     from spatialavatar0.track.track import kind_of, track as run
     paths = [Path(p) for p in inputs]
+    stills = kind_of(paths) == 'photographs'
+    if stills and photometric:
+        raise wrong('photographs do not move', paths[0], 'leave out --photometric, or give a film')
     options = dict(fps=fps, crop=crop, shoulders=shoulders, mattes=mattes, face=face)
-    clip = run(paths, out, ready_head(head), size, **(options if kind_of(paths) != 'photographs' else {}))
+    clip = run(paths, out, ready_head(head), size, **({} if stills else options))
+    if photometric: clip = _by_its_pictures(clip)
     wrote(out)
     return clip
+
+# %% ../nbs/90_cli.ipynb #aa1e4a12
+def _by_its_pictures(clip):
+    "The same clip with codes that its pictures agree with; until all is done, it stays as it is"
+    from spatialavatar0.generate.create import create
+    from spatialavatar0.refine.settle import Recoded, fitted
+    codes = fitted(create(clip, head=clip.head, size=128), clip)
+    return clip.write(Recoded(clip, codes), clip.path, clip.head)
 
 # %% ../nbs/90_cli.ipynb #c827603e
 def overlay(
@@ -192,6 +205,8 @@ def _film():
                help='film: your own mattes, as a folder of pictures or a film')
     yield _arg('--face', type=_count, default=1, metavar='N',
                help='which face to follow, if there are several; 1 is the largest (default)')
+    yield _arg('--photometric', action='store_true',
+               help='film: fit the motion to the pictures as well; takes several times as long')
 
 # %% ../nbs/90_cli.ipynb #c41e00c9
 def _training():

@@ -111,7 +111,7 @@ def settle(
     out, model = target(out), pick_head(head)
     if out.exists(): raise wrong('something is there already', out, 'give another name')
     film = Clip(clip, model)
-    Clip.write(fit.recoded(film, fit.settle(Avatar.load(avatar, model), film, steps)), out, film.head)
+    Clip.write(fit.Recoded(film, fit.settle(Avatar.load(avatar, model), film, steps)), out, film.head)
     return wrote(out)
 
 # %% ../nbs/88a_using.ipynb #abdfbcc2

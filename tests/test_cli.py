@@ -122,6 +122,7 @@ def test_places_where_nothing_can_be_written(face, tmp_path, capfd):
     (tmp_path/'thesis'/'chapter.tex').touch()
     refused(run(capfd, 'track', tmp_path/'me.png', '-o', tmp_path/'no'/'clip'), 'does not exist')
     refused(run(capfd, 'track', tmp_path/'me.png', '-o', tmp_path/'thesis'), 'thesis')
+    refused(run(capfd, 'track', tmp_path/'me.png', '-o', tmp_path/'new', '--photometric'), 'leave out --phot')
     refused(run(capfd, 'track', tmp_path/'me.png', '-o', tmp_path/'me.png'), 'me.png')
     refused(run(capfd, 'create', tmp_path/'me.png', '-o', tmp_path/'me.ply'), 'me.ply')
     assert sorted(os.listdir(tmp_path)) == ['me.png', 'thesis'] and os.listdir(tmp_path/'thesis') == ['chapter.tex']

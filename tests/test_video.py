@@ -1,6 +1,7 @@
 "A film from end to end: killed and gone on with, turned on its side, cut, of uneven pace; made-up people and an astronaut"
 import math, os, signal, subprocess, sys, time
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,27 @@ def test_shots_and_uneven_times(tmp_path):
     assert len(clip) == 14 and (tmp_path/'clip-shot2').is_dir()
     original = [int(r['timestep_index_original']) for r in clip.records]
     assert original == [0, 1, 2, 3, 4, 5, *range(9, 17)]
+
+
+def test_photometric(tmp_path, monkeypatch):
+    "The same pictures, cameras and shape; codes under which an avatar of them looks more like them"
+    from spatialavatar0 import cli
+    from spatialavatar0.generate.create import create
+    from spatialavatar0.refine import settle
+    from spatialavatar0.refine.refine import refine, short
+    from spatialavatar0.refine.run import seen
+    film = shoot(tmp_path/'film.mp4', walk(9, 128))
+    monkeypatch.setattr(settle, 'fitted', partial(settle.fitted, rounds=1, iterations=40, steps=4, side=64))
+    for name, more in (('landmarks', []), ('pictures', ['--photometric'])):
+        assert cli.main(['track', str(film), '-o', str(tmp_path/name), '--size', '128', *more]) in (0, None)
+    a, b = (Clip(tmp_path/name, open_head()) for name in ('landmarks', 'pictures'))
+    for x, y in zip(a, b, strict=True):
+        assert (x.image - y.image).abs().max() == 0 and (x.camera.K == y.camera.K).all()
+        assert (x.codes.shape == y.codes.shape).all() and (x.codes.translation != y.codes.translation).any()
+    avatar = refine(create(a, size=128), [*a, *b], short(150))
+    place = lambda f: avatar.head.vertices(f.codes.replace(shape=avatar.shape))
+    likeness = [sum(seen(avatar, f, place(f))[-1] for f in clip) for clip in (a, b)]
+    assert likeness[1] > likeness[0]
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')

@@ -7,13 +7,14 @@ __all__ = ['Frame', 'Clip']
 
 # %% ../../nbs/clip/02_clip.ipynb #41b4685d
 import json, math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..camera import Camera
 from .image import composite, write_image
@@ -34,6 +35,18 @@ class Frame:
     timestep: int = 0           # frames of one timestep show the same instant
     camera_id: str = '0'        # frames of one camera share it
     offset: Tensor|None = None  # (V,3) added to the shaped template before skinning
+
+# %% ../../nbs/clip/02_clip.ipynb #636c0854
+@patch
+def resize(self: Frame, height: int, width: int) -> Frame:
+    "At another size: each pixel is the mean of those that it covers"
+    if self.alpha.shape == (height, width): return self
+    planes = torch.cat([self.image, self.alpha[..., None]], -1).movedim(-1, 0)
+    smaller = height*width < self.alpha.numel()
+    mode = dict(mode='area') if smaller else dict(mode='bilinear', align_corners=False)
+    *colour, alpha = interpolate(planes[None], size=(height, width), **mode)[0]
+    camera = self.camera.resize(width, height)
+    return replace(self, image=torch.stack(colour, -1), alpha=alpha, camera=camera)
 
 # %% ../../nbs/clip/02_clip.ipynb #573c4a29
 _CODES = dict(rotation=3, neck_pose=3, jaw_pose=3, eyes_pose=6, translation=3)  # besides shape and expr

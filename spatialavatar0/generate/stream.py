@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from ..clip.clip import Clip, Frame
@@ -107,12 +106,8 @@ class Question:
 def at_size(frame: Frame, size: int) -> Frame:
     "A square frame at another size; raises `UserError` for one that is not square"
     H, W = frame.alpha.shape
-    if H == W == size: return frame
     if H != W: raise UserError(f'a picture of {W}x{H} is not square', remedy='track this clip anew')
-    planes = torch.cat([frame.image, frame.alpha[..., None]], -1).movedim(-1, 0)
-    mode = dict(mode='area') if size < H else dict(mode='bilinear', align_corners=False)
-    *colour, alpha = interpolate(planes[None], size=(size, size), **mode)[0]
-    return replace(frame, image=torch.stack(colour, -1), alpha=alpha, camera=frame.camera.resize(size, size))
+    return frame.resize(size, size)
 
 # %% ../../nbs/generate/11b_stream.ipynb #fa0ce8f2
 class Stream(Dataset):
