@@ -12,7 +12,7 @@ from pathlib import Path
 from .files import convert, doctor, head, info, pick_head, ready_head, repair
 from .files import target, wrong, wrote
 from .measuring import BENCHES, CONFIGS, PROTOCOLS, bench, fleet, metrics
-from .using import FILES, blend, drive, edit, export, graft, settle, undo
+from .using import FILES, blend, drive, edit, export, graft, photometric_codes, settle, undo
 
 # %% ../nbs/90_cli.ipynb #b6bf32c1
 DEMO = 'avatar.safetensors', 'avatar.html', 'avatar.ply', 'driven.mp4', 'orbit.mp4', 'sheet.png'
@@ -51,17 +51,9 @@ def track(
         raise wrong('photographs do not move', paths[0], 'leave out --photometric, or give a film')
     options = dict(fps=fps, crop=crop, shoulders=shoulders, mattes=mattes, face=face)
     clip = run(paths, out, ready_head(head), size, **({} if stills else options))
-    if photometric: clip = _by_its_pictures(clip)
+    if photometric: clip = photometric_codes(clip)
     wrote(out)
     return clip
-
-# %% ../nbs/90_cli.ipynb #aa1e4a12
-def _by_its_pictures(clip):
-    "The same clip with codes that its pictures agree with; until all is done, it stays as it is"
-    from spatialavatar0.generate.create import create
-    from spatialavatar0.refine.settle import Recoded, fitted
-    codes = fitted(create(clip, head=clip.head, size=128), clip)
-    return clip.write(Recoded(clip, codes), clip.path, clip.head)
 
 # %% ../nbs/90_cli.ipynb #c827603e
 def overlay(
