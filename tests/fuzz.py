@@ -222,9 +222,10 @@ def change_safetensors(rng, data, place, outside):
     head, body = json.loads(data[8:8 + n]), data[8 + n:]
     kind = rng.random()
     if kind < .3:
-        about = json.loads(head['__metadata__']['avatar'])
+        kind_of = rng.choice(list(head['__metadata__']))
+        about = json.loads(head['__metadata__'][kind_of])
         about = put(about, rng.choice(list(leaves(about))), lambda old: strange(rng, old, outside))
-        head['__metadata__']['avatar'] = json.dumps(about)
+        head['__metadata__'][kind_of] = json.dumps(about)
     elif kind < .7: head = put(head, rng.choice(list(leaves(head))[1:]), lambda old: strange(rng, old, outside))
     else:
         body, i = bytearray(body), 4*rng.randrange(len(body)//4)
@@ -441,6 +442,46 @@ def write_network(recurrent):
     return onnx_bytes(onnx_graph(nodes, fed, dict(pha=maps, r1o=maps), kept))
 
 
+def write_flame(path, head):
+    "A small model in FLAME's files: arrays, texture coordinates, masks"
+    from spatialavatar0.head.model import toy_head
+    path.mkdir()
+    toy = toy_head(rows=8, n_expression=2)
+    names = ('v_template', 'shapedirs', 'posedirs', 'J_regressor', 'weights')
+    arrays = {k: getattr(toy, k).numpy() for k in names} | {'f': toy.faces.numpy()}
+    arrays['kintree_table'] = np.stack([toy.parents.numpy(), np.arange(len(toy.parents))])
+    (path/'a.pkl').write_bytes(pickle.dumps(arrays))
+    rows = [f'vt {u} {v}' for u, v in toy.uv.tolist()]
+    for f, t in zip((toy.faces + 1).tolist(), (toy.uv_faces + 1).tolist()):
+        rows.append('f ' + ' '.join(f'{i}/{j}' for i, j in zip(f, t)))
+    (path/'head_template_mesh.obj').write_text('\n'.join(rows))
+    (path/'FLAME_masks.pkl').write_bytes(pickle.dumps({k: x.numpy() for k, x in toy.parts.items()}))
+
+
+def write_pictures(path, head):
+    "A picture in each of the usual formats, with a colour profile or without"
+    from PIL import Image, ImageCms
+    path.mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 17, 3), np.uint8))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    exif = picture.getexif(); exif[274] = 6
+    for name in ('a.png', 'a.jpg', 'a.webp', 'a.tiff', 'a.gif', 'a.bmp'):
+        picture.save(path/name, **({} if name[2:] in ('gif', 'bmp') else dict(icc_profile=profile, exif=exif)))
+
+
+def write_film(path, head):
+    "A tenth of a second"
+    import av
+    path.mkdir()
+    with av.open(str(path/'a.mp4'), 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 32, 'yuv420p'
+        for k in range(3):
+            picture = np.full((16, 32, 3), 80*k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        container.mux(stream.encode(None))
+
+
 def readers():
     "Name -> (write a valid folder, convert it)"
     from spatialavatar0.clip.convert import READERS, convert, recognise
@@ -471,16 +512,22 @@ def readers():
 def files():
     "Name -> (write a valid file into a folder, read it): motions, and avatars as far as they are read"
     import torch
+    from spatialavatar0.clip.image import read_image
     from spatialavatar0.drive import arkit, compressed_ply, export, glb, motion, presets, splat_file, spz, voice
+    from spatialavatar0.generate.config import find, read_config
+    from spatialavatar0.generate.generator import Config, Generator
+    from spatialavatar0.head.flame import load_flame
     from spatialavatar0.head.model import HeadModel, toy_head
     from spatialavatar0.head.uv import UVLayout
     from spatialavatar0.splat import ply
     from spatialavatar0.splat.avatar import Avatar
     from spatialavatar0.track.matte_network import MatteNetwork
+    from spatialavatar0.track.video import Video
     sys.path.insert(0, str(Path(__file__).parent))
     from test_motion import as_csv, as_json, as_wav
     blink = presets.preset('blink', 30.)
     toy = toy_head(n_expression=2)
+    TINY = Config(grid=32, channels=4, picture=64, feature=8, summary=16, width=8, most=16, levels=2, style=8, memory=2)
     def avatar(to=None):
         def write(p, head):
             p.mkdir()
@@ -510,6 +557,13 @@ def files():
             if not recurrent:
                 (p/'preprocessor_config.json').write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
         return write
+    def pictures(folder, out, head):
+        for p in sorted(folder.iterdir()): assert read_image(p)[0].isfinite().all()
+    def film(folder, out, head):
+        for _, picture in Video(folder/'a.mp4').frames(): assert picture.ndim == 3
+    def weights(p, head): p.mkdir(); Generator(TINY, toy).save(p/'a.safetensors')
+    def generator(folder, out, head): Generator.load(folder/'a.safetensors', toy)
+    def page(p, head): p.mkdir(); shutil.copy(find('small_phase1'), p/'a.yaml')
     def mattes(folder, out, head):
         net, image = MatteNetwork(folder/'a.onnx'), torch.rand(40, 48, 3)
         for t in range(3):
@@ -527,6 +581,11 @@ def files():
             'splat': (avatar('splat'), read('a.splat', splat_file.read_splat)),
             'spz': (avatar('spz'), read('a.spz', spz.read_spz)),
             'splat glb': (avatar('splat-glb'), read('a.glb', glb.read_splat_glb)),
+            'flame': (write_flame, lambda folder, out, head: load_flame(folder/'a.pkl', 3)),
+            'pictures': (write_pictures, pictures),
+            'film': (write_film, film),
+            'generator': (weights, generator),
+            'config': (page, lambda folder, out, head: read_config(folder/'a.yaml')),
             'matte network': (network(False), mattes),
             'recurrent network': (network(True), mattes)}
 

@@ -65,7 +65,7 @@ MEMORY, SECONDS = 8*2**30, 300  # for all networks together, bytes; for one run
 _ELSEWHERE = re.compile(rb'(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location')
 _STRICT = {'session.use_env_allocators': '1', 'session.load_model_format': 'ONNX'}
 
-# %% ../../nbs/track/02a_matte_network.ipynb #830641b9
+# %% ../../nbs/track/02a_matte_network.ipynb #7ea77363
 class Onnx:
     "A network in an ONNX file, on the processor, within bounds"
     def __init__(self, path: str|Path):
@@ -80,8 +80,8 @@ class Onnx:
             self.session = self.ort.InferenceSession(
                 data, options, ['CPUExecutionProvider'], enable_fallback=0,
                 disabled_optimizers=['ConstantFolding'])
-        self.inputs = {i.name: i for i in self.session.get_inputs()}
-        self.outputs = [o.name for o in self.session.get_outputs()]
+            self.inputs = {i.name: i for i in self.session.get_inputs()}
+            self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self,
                  fed: dict,                  # name -> array

@@ -32,7 +32,7 @@ def _open(path):
     av = _av()
     if not path.exists(): raise UserError('there is no such file', path, 'check the path')
     if not path.is_file(): raise UserError('this is not a file', path, 'give a video')
-    try: container = av.open(str(path))
+    try: container = av.open(str(path), metadata_errors='replace')
     except (av.FFmpegError, OSError) as e:
         raise UserError(f'cannot be read as a video ({e.strerror})', path, 'save it anew as MP4') from None
     if container.streams.video: return container, container.streams.video[0]
