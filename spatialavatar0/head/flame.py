@@ -189,7 +189,8 @@ def load_flame(
     if arrays['f'].ndim != 2: raise UserError(f"'f' has the shape {arrays['f'].shape}: no triangles", path)
     if obj.is_file(): arrays |= read_obj_uv(obj, arrays['f'])
     parts = read_pickle(masks) if masks.is_file() else {}
-    if not isinstance(parts, dict): raise UserError('it holds no named vertices', masks, 'get it anew, or move it')
+    if not isinstance(parts, dict):
+        raise UserError('it holds no named vertices', masks, 'get it anew, or move it')
     if not arrays['shapedirs'].ndim: raise UserError("'shapedirs' is one number: not a FLAME model", path)
     if (K := arrays['shapedirs'].shape[-1]) < n_shape:
         raise UserError(f'it has {K} columns, not {n_shape} for shape and others', path, 'set n_shape')
