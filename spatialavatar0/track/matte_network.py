@@ -65,7 +65,7 @@ MEMORY, SECONDS = 8*2**30, 300  # for all networks together, bytes; for one run
 _ELSEWHERE = re.compile(rb'(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location')
 _STRICT = {'session.use_env_allocators': '1', 'session.load_model_format': 'ONNX'}
 
-# %% ../../nbs/track/02a_matte_network.ipynb #7ea77363
+# %% ../../nbs/track/02a_matte_network.ipynb #803bcd44
 class Onnx:
     "A network in an ONNX file, on the processor, within bounds"
     def __init__(self, path: str|Path):
@@ -80,7 +80,7 @@ class Onnx:
             self.session = self.ort.InferenceSession(
                 data, options, ['CPUExecutionProvider'], enable_fallback=0,
                 disabled_optimizers=['ConstantFolding'])
-            self.inputs = {i.name: i for i in self.session.get_inputs()}
+            self.inputs = {i.name: (i.shape, i.type) for i in self.session.get_inputs()}
             self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self,
@@ -178,20 +178,20 @@ class MatteNetwork:
         self.memory = dict(zip(self.states, states))
         return alpha
 
-# %% ../../nbs/track/02a_matte_network.ipynb #9a8e3704
+# %% ../../nbs/track/02a_matte_network.ipynb #5a083da2
 _FLOATS = {'tensor(float)': np.float32, 'tensor(float16)': np.float16}
 
 def _picture(network):
     "Type and fixed sides of the picture that a network is fed"
     inputs, outputs, path = network.net.inputs, network.net.outputs, network.path
     known = {network.name, *network.states} | ({'downsample_ratio'} if network.recurrent else set())
-    shape = inputs[network.name].shape if network.name in inputs else ()
+    shape, kind = inputs.get(network.name, ((), ''))
     lacks = {network.output, *network.states.values()} - {*outputs}
     if inputs.keys() - known or lacks or len(shape) != 4 or shape[1] != 3:
         maps = f"{', '.join(inputs)} to {', '.join(outputs[:9])}"
         raise UserError(f'no matting network: it maps {maps}', path,
                         'give one from a picture (1,3,h,w) to a matte (1,1,h,w)')
-    kind, fixed = inputs[network.name].type, [n for n in shape[2:] if isinstance(n, int)]
+    fixed = [n for n in shape[2:] if isinstance(n, int)]
     if kind not in _FLOATS: raise UserError(f'its picture is a {kind}', path, 'give one of floats')
     if len(fixed) == 1 or not all(32 <= n <= 2048 for n in fixed):
         sides = f'{shape[2]} and {shape[3]}'

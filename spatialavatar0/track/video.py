@@ -85,7 +85,7 @@ class Video:
 def _upright(frame, aspect):
     "A decoded frame as bytes (H,W,3), turned as its metadata say, stretched to square pixels"
     a = frame.to_ndarray(format='rgb24')
-    if aspect and aspect != 1:
+    if aspect and aspect != 1 and 1/8 < aspect < 8:  # beyond that it is damage
         a = np.asarray(Image.fromarray(a).resize((round(a.shape[1]*aspect), a.shape[0]), Image.BICUBIC))
     return np.ascontiguousarray(np.rot90(a, round(frame.rotation/90)))
 
