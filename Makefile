@@ -58,5 +58,5 @@ $(VENV)/.for-demo: $(SOURCES) | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.for-test: $(SOURCES) | $(BIN)/pip
-	$(INSTALL) '.[track,train,edit,scale,dev]'
+	$(INSTALL) '.[track,mattes,train,edit,scale,dev]'
 	@touch $@ $(VENV)/.for-demo

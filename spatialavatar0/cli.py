@@ -38,7 +38,7 @@ def track(
     fps: float|None = None,      # frames a second of a film; those that it has, at most 30
     crop: str = 'smooth',        # a square that follows the head; 'fixed'; 'none': the whole picture
     shoulders: str = 'cut',      # beyond those of the head model; or 'keep'
-    mattes: str|Path|None = None,  # of a film: a folder of pictures, or a film; made where not given
+    mattes: str|Path|None = None,  # of a film: a folder of pictures, a film, or a network's .onnx
     face: int = 1,               # which, where there are several; 1 is the largest and most central
     photometric: bool = False,   # fit the codes of a film to its pictures as well
 ):
@@ -194,7 +194,7 @@ def _film():
     yield _arg('--shoulders', choices=('cut', 'keep', 'bare'), default='cut',
                help='cut shoulders beyond the head model (default), keep them, or cut all clothes')
     yield _arg('--mattes', metavar='PATH',
-               help='film: your own mattes, as a folder of pictures or a film')
+               help='film: your own mattes, as a folder of pictures or a film, or a network (.onnx)')
     yield _arg('--face', type=_count, default=1, metavar='N',
                help='which face to follow, if there are several; 1 is the largest (default)')
     yield _arg('--photometric', action='store_true',

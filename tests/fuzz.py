@@ -222,9 +222,10 @@ def change_safetensors(rng, data, place, outside):
     head, body = json.loads(data[8:8 + n]), data[8 + n:]
     kind = rng.random()
     if kind < .3:
-        about = json.loads(head['__metadata__']['avatar'])
+        kind_of = rng.choice(list(head['__metadata__']))
+        about = json.loads(head['__metadata__'][kind_of])
         about = put(about, rng.choice(list(leaves(about))), lambda old: strange(rng, old, outside))
-        head['__metadata__']['avatar'] = json.dumps(about)
+        head['__metadata__'][kind_of] = json.dumps(about)
     elif kind < .7: head = put(head, rng.choice(list(leaves(head))[1:]), lambda old: strange(rng, old, outside))
     else:
         body, i = bytearray(body), 4*rng.randrange(len(body)//4)
@@ -278,7 +279,52 @@ def change_lines(rng, data, outside):
     return b'\n'.join(b' '.join(l) for l in lines)
 
 
-CHANGES = {'.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
+def fields(data):
+    "(number, integer or bytes) of each field of a protocol buffer; ValueError for what is none"
+    def varint(i):
+        n = shift = 0
+        while True:
+            if i >= len(data) or shift > 63: raise ValueError('no protocol buffer')
+            n |= (data[i] & 127) << shift
+            if data[i] < 128: return n, i + 1
+            i, shift = i + 1, shift + 7
+    found, i = [], 0
+    while i < len(data):
+        tag, i = varint(i)
+        n, i = varint(i)
+        if tag & 7 == 2:
+            if i + n > len(data): raise ValueError('no protocol buffer')
+            n, i = data[i:i + n], i + n
+        elif tag & 7: raise ValueError('no integer and no bytes')
+        found.append((tag >> 3, n))
+    return found
+
+
+def change_onnx(rng, data, place, outside):
+    "One field of a network, at any depth, is another, is gone or is there again"
+    from spatialavatar0.track.matte_network import field
+    found = fields(data)
+    if not found: raise ValueError('nothing to change')
+    i = rng.randrange(len(found))
+    number, x = found[i]
+    deeper = isinstance(x, bytes) and len(x) > 1 and rng.random() < .85
+    if deeper:
+        try: x = change_onnx(rng, x, place, outside)
+        except ValueError: deeper = False
+    kind = rng.random()
+    if deeper or kind < .5:
+        if not deeper and isinstance(x, int): x = rng.choice([0, 1, 7, 13, 2**31, 2**40, 2**63, 2**64 - 1, x + 1])
+        elif not deeper:
+            x = rng.choice([b'', b'src', b'r1i', b'pha', b'Loop', b'Resize', b'location', str(outside).encode(),
+                            change_bytes(rng, x)])
+        found[i] = number, x
+    elif kind < .7: del found[i]
+    elif kind < .85: found.insert(rng.randrange(len(found) + 1), found[i])
+    else: found[i] = rng.choice([1, 2, 3, 5, 8, 9, 11, 12, 13, 14, 15]), x
+    return b''.join(field(k, v) for k, v in found)
+
+
+CHANGES = {'.onnx': change_onnx, '.json': change_json, '.pkl': change_pickle, '.frame': change_torch, '.npz': change_npz,
            '.txt': change_text, '.csv': change_table, '.safetensors': change_safetensors,
            '.ply': change_header, '.glb': change_glb, '.spz': change_gzip}
 
@@ -383,6 +429,59 @@ def write_views(path, colmap=False):
         for name, lines in zip(('cameras', 'images'), table): (path/f'{name}.txt').write_text('\n'.join(lines))
 
 
+def write_network(recurrent):
+    "A matting network of one convolution, and if it is recurrent the mean with what it has seen before"
+    from spatialavatar0.track.matte_network import onnx_bytes, onnx_graph
+    picture, maps = ('float32', (1, 3, 'h', 'w')), ('float32', ('n', 'c', 'y', 'x'))
+    kept = dict(w=np.full((1, 3, 1, 1), .3, np.float32), b=np.zeros(1, np.float32), half=np.float32([.5]))
+    if not recurrent:
+        return onnx_bytes(onnx_graph([('Conv', ['x', 'w', 'b'], ['y'])], dict(x=picture), dict(y=maps), kept))
+    nodes = [('Conv', ['src', 'w', 'b'], ['g']), ('Add', ['g', 'r1i'], ['s']), ('Mul', ['s', 'half'], ['r1o']),
+             ('Mul', ['r1o', 'downsample_ratio'], ['pha'])]
+    fed = dict(src=picture, r1i=maps, downsample_ratio=('float32', (1,)))
+    return onnx_bytes(onnx_graph(nodes, fed, dict(pha=maps, r1o=maps), kept))
+
+
+def write_flame(path, head):
+    "A small model in FLAME's files: arrays, texture coordinates, masks"
+    from spatialavatar0.head.model import toy_head
+    path.mkdir()
+    toy = toy_head(rows=8, n_expression=2)
+    names = ('v_template', 'shapedirs', 'posedirs', 'J_regressor', 'weights')
+    arrays = {k: getattr(toy, k).numpy() for k in names} | {'f': toy.faces.numpy()}
+    arrays['kintree_table'] = np.stack([toy.parents.numpy(), np.arange(len(toy.parents))])
+    (path/'a.pkl').write_bytes(pickle.dumps(arrays))
+    rows = [f'vt {u} {v}' for u, v in toy.uv.tolist()]
+    for f, t in zip((toy.faces + 1).tolist(), (toy.uv_faces + 1).tolist()):
+        rows.append('f ' + ' '.join(f'{i}/{j}' for i, j in zip(f, t)))
+    (path/'head_template_mesh.obj').write_text('\n'.join(rows))
+    (path/'FLAME_masks.pkl').write_bytes(pickle.dumps({k: x.numpy() for k, x in toy.parts.items()}))
+
+
+def write_pictures(path, head):
+    "A picture in each of the usual formats, with a colour profile or without"
+    from PIL import Image, ImageCms
+    path.mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 17, 3), np.uint8))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    exif = picture.getexif(); exif[274] = 6
+    for name in ('a.png', 'a.jpg', 'a.webp', 'a.tiff', 'a.gif', 'a.bmp'):
+        picture.save(path/name, **({} if name[2:] in ('gif', 'bmp') else dict(icc_profile=profile, exif=exif)))
+
+
+def write_film(path, head):
+    "A tenth of a second"
+    import av
+    path.mkdir()
+    with av.open(str(path/'a.mp4'), 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 32, 'yuv420p'
+        for k in range(3):
+            picture = np.full((16, 32, 3), 80*k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        container.mux(stream.encode(None))
+
+
 def readers():
     "Name -> (write a valid folder, convert it)"
     from spatialavatar0.clip.convert import READERS, convert, recognise
@@ -413,15 +512,22 @@ def readers():
 def files():
     "Name -> (write a valid file into a folder, read it): motions, and avatars as far as they are read"
     import torch
+    from spatialavatar0.clip.image import read_image
     from spatialavatar0.drive import arkit, compressed_ply, export, glb, motion, presets, splat_file, spz, voice
+    from spatialavatar0.generate.config import find, read_config
+    from spatialavatar0.generate.generator import Config, Generator
+    from spatialavatar0.head.flame import load_flame
     from spatialavatar0.head.model import HeadModel, toy_head
     from spatialavatar0.head.uv import UVLayout
     from spatialavatar0.splat import ply
     from spatialavatar0.splat.avatar import Avatar
+    from spatialavatar0.track.matte_network import MatteNetwork
+    from spatialavatar0.track.video import Video
     sys.path.insert(0, str(Path(__file__).parent))
     from test_motion import as_csv, as_json, as_wav
     blink = presets.preset('blink', 30.)
     toy = toy_head(n_expression=2)
+    TINY = Config(grid=32, channels=4, picture=64, feature=8, summary=16, width=8, most=16, levels=2, style=8, memory=2)
     def avatar(to=None):
         def write(p, head):
             p.mkdir()
@@ -444,6 +550,25 @@ def files():
             assert parts and all(x.isfinite().all() for x in parts), 'what was read is not finite'
         return go
     as_head = lambda path: Avatar.load(path, toy)
+    def network(recurrent):
+        def write(p, head):
+            p.mkdir()
+            (p/'a.onnx').write_bytes(write_network(recurrent))
+            if not recurrent:
+                (p/'preprocessor_config.json').write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
+        return write
+    def pictures(folder, out, head):
+        for p in sorted(folder.iterdir()): assert read_image(p)[0].isfinite().all()
+    def film(folder, out, head):
+        for _, picture in Video(folder/'a.mp4').frames(): assert picture.ndim == 3
+    def weights(p, head): p.mkdir(); Generator(TINY, toy).save(p/'a.safetensors')
+    def generator(folder, out, head): Generator.load(folder/'a.safetensors', toy)
+    def page(p, head): p.mkdir(); shutil.copy(find('small_phase1'), p/'a.yaml')
+    def mattes(folder, out, head):
+        net, image = MatteNetwork(folder/'a.onnx'), torch.rand(40, 48, 3)
+        for t in range(3):
+            alpha = net(image, t > 0)
+            assert alpha.shape == (40, 48) and 0 <= alpha.min() and alpha.max() <= 1
     return {'motion': (saved, read('a.npz', motion.Motion.load)),
             'motion csv': (bytes_of('a.csv', as_csv), read('a.csv', arkit.read_csv)),
             'motion json': (bytes_of('a.json', as_json), read('a.json', arkit.read_json)),
@@ -455,7 +580,14 @@ def files():
             'compressed ply': (avatar('compressed-ply'), read('a.ply', compressed_ply.read_compressed_ply)),
             'splat': (avatar('splat'), read('a.splat', splat_file.read_splat)),
             'spz': (avatar('spz'), read('a.spz', spz.read_spz)),
-            'splat glb': (avatar('splat-glb'), read('a.glb', glb.read_splat_glb))}
+            'splat glb': (avatar('splat-glb'), read('a.glb', glb.read_splat_glb)),
+            'flame': (write_flame, lambda folder, out, head: load_flame(folder/'a.pkl', 3)),
+            'pictures': (write_pictures, pictures),
+            'film': (write_film, film),
+            'generator': (weights, generator),
+            'config': (page, lambda folder, out, head: read_config(folder/'a.yaml')),
+            'matte network': (network(False), mattes),
+            'recurrent network': (network(True), mattes)}
 
 
 forbidden = {'os.system', 'subprocess.Popen', 'os.posix_spawn', 'os.exec', 'os.fork', 'os.forkpty',

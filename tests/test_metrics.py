@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatialavatar0.bench.faces import ARCFACE, identity, onnx
 from spatialavatar0.bench.lpips import BACKBONES, networks
 from spatialavatar0.bench.metrics import ms_ssim, psnr_channels, ssim_reflected
 from spatialavatar0.bench.splattingavatar import Setting, bench_splattingavatar, converted, table
@@ -59,39 +58,6 @@ def test_against_lpips(name, tmp_path):
         for given, normalize in (('-1..1', True), ('0..1', False)):
             value = theirs(planes(x), planes(y), normalize=normalize).item()
             assert_close(ours(x, y, given), value, rtol=1e-4, atol=1e-6)
-
-
-def field(number, x):
-    "One field of a protocol buffer: an integer, a text or a message"
-    if isinstance(x, int): return bytes([number << 3, x])
-    x = x.encode() if isinstance(x, str) else x
-    assert len(x) < 128
-    return bytes([number << 3 | 2, len(x)]) + x
-
-
-def array(name, *shape):
-    "Name and type of an input or output, float32"
-    dims = b''.join(field(1, field(1, n)) for n in shape)
-    return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
-
-
-def node(kind, given, made): return field(1, given) + field(2, made) + field(4, kind)
-
-
-def test_a_true_onnx_file(tmp_path):
-    "A network that takes the mean colour, written byte by byte"
-    pytest.importorskip('onnxruntime')
-    graph = (field(1, node('GlobalAveragePool', 'data', 'mean')), field(1, node('Flatten', 'mean', 'out')),
-             field(2, 'g'), field(11, array('data', 1, 3, 112, 112)), field(12, array('out', 1, 3)))
-    graph = b''.join(graph)
-    size = bytes([len(graph) & 127 | 128, len(graph) >> 7])
-    model = field(1, 8) + bytes([7 << 3 | 2]) + size + graph + field(8, field(1, '') + field(2, 13))
-    (tmp_path/'arcface.onnx').write_bytes(model)
-    x, _ = two(112)
-    found = identity(onnx(tmp_path/'arcface.onnx'), x, torch.tensor(ARCFACE))
-    assert_close(found, 2*x.mean((0, 1)) - 1, atol=1e-3, rtol=0)
-    (tmp_path/'broken.onnx').write_bytes(b'no graph')
-    with pytest.raises(UserError, match='cannot be read as ONNX'): onnx(tmp_path/'broken.onnx')
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from spatialavatar0.clip.image import Square
 from spatialavatar0.core import UserError
 from spatialavatar0.head.model import open_head
 from spatialavatar0.track.film import track_video
+from spatialavatar0.track.matte_network import onnx_bytes, onnx_graph
 from spatialavatar0.track.track import track
 from spatialavatar0.track.video import cut_bytes
 
@@ -51,6 +52,17 @@ def turn_header(path, a, b, c, d):
     return path
 
 
+def growing(path):
+    "A recurrent matting network that finds a person everywhere: 1 - 4^-t in the t-th frame that it remembers"
+    maps = ('float32', ('n', 'c', 'y', 'x'))
+    nodes = [('Conv', ['src', 'w', 'b'], ['one']), ('Mul', ['r1i', 'quarter'], ['kept']),
+             ('Add', ['one', 'kept'], ['r1o']), ('Identity', ['r1o'], ['pha'])]
+    constants = dict(w=np.zeros((1, 3, 1, 1), np.float32), b=np.float32([.75]), quarter=np.float32([.25]))
+    path.write_bytes(onnx_bytes(onnx_graph(nodes, dict(src=('float32', (1, 3, 'h', 'w')), r1i=maps),
+                                           dict(pha=maps, r1o=maps), constants)))
+    return path
+
+
 def test_static_landmarks_are_still(tmp_path):
     "Of a still picture with the noise of a camera, landmarks of the head move by less than half a pixel"
     still, noise = walk(1, 320)[0], np.random.default_rng(0)
@@ -83,10 +95,15 @@ def test_shots_and_uneven_times(tmp_path):
     film = walk(14) + [cat]*3 + far
     times = np.cumsum([40]*len(film))
     times[6:] += 120  # the telephone was busy
-    clip = track_video(shoot(tmp_path/'f.mp4', film, times.tolist()), tmp_path/'clip', size=96)
+    clip = track_video(shoot(tmp_path/'f.mp4', film, times.tolist()), tmp_path/'clip', size=96, shoulders='keep',
+                       mattes=growing(tmp_path/'sure.onnx'))
     assert len(clip) == 14 and (tmp_path/'clip-shot2').is_dir()
     original = [int(r['timestep_index_original']) for r in clip.records]
     assert original == [0, 1, 2, 3, 4, 5, *range(9, 17)]
+    alphas = lambda clip: [clip.image(i)[1][48, 48].item() for i in range(8)]
+    sure = [1 - .25**t for t in range(1, 7)]
+    assert alphas(clip) == pytest.approx([*sure, *sure[:2]], abs=.003)  # nothing is remembered over a gap,
+    assert alphas(Clip(tmp_path/'clip-shot2'))[:6] == pytest.approx(sure, abs=.003)  # nor over a cut
 
 
 def test_photometric(tmp_path, monkeypatch):

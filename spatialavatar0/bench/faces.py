@@ -24,6 +24,7 @@ from ..core import UserError, check_shape
 from ..head.model import HeadCodes, HeadModel
 from ..track.fit import fit
 from ..track.landmarks import LEFT_IRIS, RIGHT_IRIS
+from ..track.matte_network import Onnx
 
 # %% ../../nbs/bench/03b_faces.ipynb #4a4dcc78
 def five_points(
@@ -76,14 +77,9 @@ def onnx(
     path: str|Path,
 ) -> Callable:  # from an array (1,3,h,w) to the first output
     "A network in a file; `UserError` where it or onnxruntime is missing"
-    try: import onnxruntime
-    except ImportError:
-        raise UserError('reading .onnx needs onnxruntime', path, 'pip install onnxruntime') from None
-    if not Path(path).is_file(): raise UserError('there is no such file', path, 'check the path')
-    try: session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    except Exception as e: raise UserError(f'cannot be read as ONNX ({e})', path) from None
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]
+    network = Onnx(path)
+    name = next(iter(network.inputs), None)
+    return lambda x: network({name: np.ascontiguousarray(x, np.float32)})[0]
 
 def _fed(image: Tensor) -> np.ndarray:
     "(H,W,3) to (1,3,H,W)"

@@ -7,7 +7,7 @@ __all__ = ['MAX_BYTES', 'MAX_FRAMES', 'guard', 'read_bytes', 'read_json', 'frame
            'picture_size', 'picture', 'grey', 'inside', 'read_arrays', 'read_pickle_tree', 'read_torch']
 
 # %% ../../nbs/clip/01a_untrusted.ipynb #71ffad5f
-import io, json, os, pickletools, zipfile
+import io, json, os, zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .image import read_image
 from ..core import UserError
-from ..head.flame import Note, Unpickler, to_array
+from ..head.flame import Note, load_notes, to_array
 
 # %% ../../nbs/clip/01a_untrusted.ipynb #63d8db0c
 @contextmanager
@@ -224,9 +224,7 @@ def read_pickle_tree(
     "What a pickle of arrays holds; calls nothing, and raises `UserError` at one that wants to"
     data = read_bytes(path, 4*MAX_BYTES)
     with guard(path, 'pickle of arrays'):
-        for op, argument, _ in pickletools.genops(data):
-            if 'PUT' in op.name and int(argument) > len(data): raise ValueError('its memory is a trap')
-        try: tree = _plain(Unpickler(io.BytesIO(data), encoding='latin1').load(), [len(data)])
+        try: tree = _plain(load_notes(data), [len(data)])
         except UserError as e: raise UserError(e.what, path, 'do not trust this file') from None
     if not isinstance(tree, dict): raise UserError('it holds no dict', path)
     return tree
@@ -235,7 +233,7 @@ def _plain(x, budget, depth=0):
     "Notes to arrays; `ValueError` for more things than there are bytes"
     budget[0] -= 1
     if budget[0] < 0 or depth > 8: raise ValueError('it is nested without end')
-    if isinstance(x, Note): return to_array(x)
+    if isinstance(x, Note): return to_array(x, budget)
     if isinstance(x, dict): return {k: _plain(v, budget, depth + 1) for k, v in x.items()}
     return [_plain(v, budget, depth + 1) for v in x] if type(x) in (list, tuple) else x
 

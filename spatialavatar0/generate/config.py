@@ -104,7 +104,8 @@ def fill(
         except TypeError:
             want = getattr(hints[name], '__name__', hints[name])
             raise UserError(f'{inside}{name} is {x!r}', file, f'give it a value of type {want}') from None
-    return replace(base, **new)
+    try: return replace(base, **new)
+    except UserError as e: raise UserError(e.what, file, e.remedy) from None
 
 # %% ../../nbs/generate/11a_config.ipynb #ac6c2885
 def check(c: Config, file: Path|None = None) -> Config:
@@ -151,7 +152,7 @@ def _yaml(path):
     try: import yaml
     except ImportError: raise UserError('PyYAML is not installed', remedy='pip install pyyaml') from None
     try: page = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, OSError, ValueError) as e:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as e:
         raise UserError(f'cannot be read as YAML ({e})', path, 'is it a config?') from None
     return page or {}
 

@@ -381,7 +381,10 @@ def read_header(
         with safe_open(path, 'pt') as f: header = json.loads((f.metadata() or {}).get('generator', '{}'))
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f'not a whole safetensors file ({e})', path, 'copy it again') from None
-    if header.get('format') != FORMAT or header.get('version') != VERSION:
+    kinds = dict(format=str, version=int, config=dict, head=str, head_name=str)
+    if not isinstance(header, dict) or any(not isinstance(header.get(k), t) for k, t in kinds.items()):
+        raise UserError('holds no generator', path, 'copy it again')
+    if (header['format'], header['version']) != (FORMAT, VERSION):
         raise UserError('holds no generator that this version knows', path, 'update spatialavatar0')
     return header
 
@@ -398,7 +401,7 @@ def load(cls: Generator,
         raise UserError(f"trained on head model {header['head']}, not on {head.id}", path,
                         f"load {header['head_name']} and pass it as head")
     try: self = cls(Config(**header['config'] | changes), head)
-    except (TypeError, ValueError) as e:
+    except Exception as e:
         raise UserError(f'its configuration is not one ({e})', path, 'copy it again') from None
     with safe_open(path, 'pt') as f: tensors = {k: f.get_tensor(k) for k in f.keys()}
     want = {k: x.shape for k, x in self._own().items()}

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'SPARSE', 'MODEL_FILES', 'FLAME_ARRAYS', 'OUR_NAMES', 'UPPER_LIP', 'LOWER_LIP', 'UP', 'BACK', 'TEETH_FACES',
-           'TEETH_ROW', 'Note', 'Unpickler', 'to_dtype', 'to_array', 'to_dense', 'to_plain', 'read_pickle',
-           'find_model', 'flame_arrays', 'read_obj_uv', 'mirror_vertices', 'load_flame', 'read_landmarks',
-           'teeth_vertices', 'strip', 'teeth_uv', 'add_teeth']
+           'TEETH_ROW', 'Note', 'Unpickler', 'to_dtype', 'to_array', 'to_dense', 'to_plain', 'load_notes',
+           'read_pickle', 'find_model', 'flame_arrays', 'read_obj_uv', 'mirror_vertices', 'load_flame',
+           'read_landmarks', 'teeth_vertices', 'strip', 'teeth_uv', 'add_teeth']
 
 # %% ../../nbs/head/02_flame.ipynb #c89759aa
-import pickle
+import io, math, pickle, pickletools
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,19 +59,22 @@ def to_dtype(
 # %% ../../nbs/head/02_flame.ipynb #238c4d44
 def to_array(
     note,           # of an array, of a sparse matrix or of a chumpy object
+    budget=None,    # as of `to_plain`
 ):                  # an array, or the note itself if it is of none of these
     "The array a note stands for"
     kind = note.kind
     if kind.endswith('._reconstructor'): kind = note.args[0].kind  # Python 2's way to make an object
     if kind == '_codecs.encode': return note.args[0].encode('latin1')
     if kind.endswith('.bytes') and not note.args: return b''
-    if kind.endswith('.scalar'): return np.frombuffer(to_plain(note.args[1]), to_dtype(note.args[0]))[0]
+    if kind.endswith('.scalar'):
+        return np.frombuffer(to_plain(note.args[1], budget), to_dtype(note.args[0]))[0]
     if kind.endswith('._frombuffer'): raw, dtype, shape, order = note.args
     elif kind.endswith('._reconstruct'): *_, shape, dtype, order, raw = note.state
-    elif kind.endswith('.csc_matrix'): return to_dense(**{k: to_plain(note.state[k]) for k in SPARSE})
-    elif kind.startswith('chumpy.') and 'x' in (note.state or ()): return to_plain(note.state['x'])
+    elif kind.endswith('.csc_matrix'):
+        return to_dense(**{k: to_plain(note.state[k], budget) for k in SPARSE})
+    elif kind.startswith('chumpy.') and 'x' in (note.state or ()): return to_plain(note.state['x'], budget)
     else: return note
-    raw = raw.encode('latin1') if isinstance(raw, str) else to_plain(raw)
+    raw = raw.encode('latin1') if isinstance(raw, str) else to_plain(raw, budget)
     array = np.frombuffer(raw, to_dtype(dtype))
     return array.reshape(shape, order='F' if order in (True, 'F') else 'C').copy()
 
@@ -80,17 +83,29 @@ SPARSE = 'data', 'indices', 'indptr', '_shape'
 
 def to_dense(data, indices, indptr, _shape):
     "A matrix of compressed columns, written out"
+    if math.prod(_shape) > 2**27: raise ValueError(f'a matrix of {_shape} is no part of a head')
     dense = np.zeros(_shape, data.dtype)
     np.add.at(dense, (indices, np.repeat(np.arange(_shape[1]), np.diff(indptr))), data)
     return dense
 
-def to_plain(x):
-    "Notes to arrays, all the way down"
-    if isinstance(x, Note): return to_array(x)
-    if isinstance(x, dict): return {k: to_plain(v) for k, v in x.items()}
-    return type(x)(map(to_plain, x)) if type(x) in (list, tuple) else x
+def to_plain(x, budget=None):
+    "Notes to arrays, all the way down; `ValueError` for more things than the list `budget` holds in [0]"
+    budget = [10**6] if budget is None else budget
+    budget[0] -= 1
+    if budget[0] < 0: raise ValueError('it is nested without end')
+    if isinstance(x, Note): return to_array(x, budget)
+    if isinstance(x, dict): return {k: to_plain(v, budget) for k, v in x.items()}
+    return type(x)(to_plain(v, budget) for v in x) if type(x) in (list, tuple) else x
 
 # %% ../../nbs/head/02_flame.ipynb #91f86d03
+def load_notes(
+    data: bytes,  # a pickle
+):                # with a `Note` for each object
+    "Run a pickle that calls nothing; `ValueError` for one that wants more memory than it has bytes"
+    for op, argument, _ in pickletools.genops(data):
+        if 'PUT' in op.name and int(argument) > len(data): raise ValueError('its memory is a trap')
+    return Unpickler(io.BytesIO(data), encoding='latin1').load()
+
 def read_pickle(
     path: str|Path,  # .pkl, of Python 2 or 3
 ):                   # dicts, lists, numbers, text and arrays
@@ -98,7 +113,8 @@ def read_pickle(
     path = Path(path)
     if not path.is_file(): raise UserError('there is no such file', path)
     try:
-        with open(path, 'rb') as f: return to_plain(Unpickler(f, encoding='latin1').load())
+        data = path.read_bytes()
+        return to_plain(load_notes(data), [len(data)])
     except UserError as e: raise UserError(e.what, path, 'get the file from its publisher') from None
     except Exception as e:
         raise UserError(f'this is not a pickle of arrays ({type(e).__name__}: {e})', path) from None
@@ -139,8 +155,8 @@ def read_obj_uv(
     faces: np.ndarray,  # (F,3) of the model
 ) -> dict:              # vt (T,2), ft (F,3); -1 for triangles the file has not
     "Texture coordinates for the triangles of a model; raises `UserError`"
-    words = [line.split() for line in path.read_text().splitlines()]
     try:
+        words = [line.split() for line in path.read_text(encoding='utf-8').splitlines()]
         vt = np.array([w[1:3] for w in words if w[:1] == ['vt']], np.float64).reshape(-1, 2)
         corners = [[c.split('/')[:2] for c in w[1:]] for w in words if w[:1] == ['f']]
         v, ft = (np.array(corners, np.int64).reshape(-1, 3, 2) - 1).transpose(2, 0, 1)
@@ -170,15 +186,19 @@ def load_flame(
     path = find_model(Path(path))
     arrays = flame_arrays(path)
     obj, masks = (path.parent/k for k in ('head_template_mesh.obj', 'FLAME_masks.pkl'))
+    if arrays['f'].ndim != 2: raise UserError(f"'f' has the shape {arrays['f'].shape}: no triangles", path)
     if obj.is_file(): arrays |= read_obj_uv(obj, arrays['f'])
     parts = read_pickle(masks) if masks.is_file() else {}
-    arrays |= {f'part_{OUR_NAMES.get(k, k)}': np.asarray(x) for k, x in parts.items()}
+    if not isinstance(parts, dict):
+        raise UserError('it holds no named vertices', masks, 'get it anew, or move it')
+    if not arrays['shapedirs'].ndim: raise UserError("'shapedirs' is one number: not a FLAME model", path)
     if (K := arrays['shapedirs'].shape[-1]) < n_shape:
         raise UserError(f'it has {K} columns, not {n_shape} for shape and others', path, 'set n_shape')
     try:
+        arrays |= {f'part_{OUR_NAMES.get(k, k)}': np.asarray(x) for k, x in parts.items()}
         arrays['mirror'] = mirror_vertices(torch.from_numpy(arrays['v_template'])).numpy()
         return from_arrays(arrays | dict(n_shape=n_shape), path.stem)
-    except (ValueError, TypeError, IndexError) as e:
+    except Exception as e:
         raise UserError(f'this is not a FLAME model: {e}', path) from None
 
 # %% ../../nbs/head/02_flame.ipynb #0ba96277

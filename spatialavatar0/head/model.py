@@ -447,7 +447,7 @@ def load(cls: HeadModel,
 ) -> HeadModel:
     "Read what `save` wrote; raises `UserError`"
     try: return from_arrays(read_npz(path), Path(path).stem)
-    except (ValueError, TypeError, IndexError) as e:
+    except (ValueError, TypeError, IndexError, OverflowError) as e:
         raise UserError(f'this is not a head model: {e}', path) from None
 
 # %% ../../nbs/head/01_model.ipynb #e2553406

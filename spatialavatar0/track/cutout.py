@@ -211,7 +211,7 @@ class Mattes:
             if len(other.stamps) != len(film.stamps):
                 raise UserError(f'{len(other.stamps)} mattes for {len(film.stamps)} frames', path,
                                 'give one for each frame of the film')
-        else: raise UserError('neither a folder of mattes nor a video', path, 'give one of these')
+        else: raise UserError('no folder of mattes, no video and no network', path, 'give one of these')
 
     def frames(self, wanted):
         "Tick and matte (H,W) uint8, in the size of the film"

@@ -32,7 +32,8 @@ from .cutout import (CROPS, Mattes, bare, carry, coarse, crop_path, fine, own_co
                                          steady)
 from .fit import Energy, Prior
 from .follow import Follower, Seen, extent
-from .matte import box_mean
+from .matte import box_mean, subject_only
+from .matte_network import MatteNetwork
 from .sequence import Pace, Views, fit_sequence, weigh
 from .track import centre, head_square, portrait_camera
 from .video import Video, cut_bytes, histogram, is_cut
@@ -145,14 +146,14 @@ def _to_float(a): return torch.from_numpy(np.array(a)).float()/255
 def _half(image):
     return interpolate(image.movedim(-1, 0)[None], scale_factor=.5, mode='area')[0].movedim(0, -1)
 
-def _prepare(picture, given, square, landmarks, size):
-    "Picture, coarse or given matte, and picture at half the size, of one frame; for a thread"
+def _prepare(picture, given, square, landmarks, size, rough):
+    "Picture, given or coarse matte if wanted, and picture at half the size, of one frame; for a thread"
     if square is None: cut, there = picture, landmarks
     else: cut, there = cut_bytes(picture, square, size), size*square.to_unit(landmarks)
     image = _to_float(cut)
-    if given is None: return image, coarse(cut, there), _half(image), there
-    a = _to_float(given if square is None else cut_bytes(given, square, size))
-    return image, a, None, there
+    if rough: return image, coarse(cut, there), _half(image), there
+    if given is None: return image, None, None, there
+    return image, _to_float(given if square is None else cut_bytes(given, square, size)), None, there
 
 # %% ../../nbs/track/07a_film.ipynb #08032720
 def _inside(square, width, height, size):
@@ -162,12 +163,21 @@ def _inside(square, width, height, size):
     x, y = ((a > 0) & (a < n) for a, n in zip(at, (width, height)))
     return (y[:, None] & x[None]).float()
 
-def _finish(names, image, alpha, small, landmarks, inside, limit):
-    "Draw the matte to the edges, and write both; for a thread"
-    alpha = inside*(fine(image, alpha, landmarks) if small is not None else alpha)
+def _alone(image, alpha, landmarks):
+    "A network's matte without whoever and whatever else it found"
+    return subject_only(alpha, landmarks, hole=(extent(landmarks)/16)**2)
+
+def _finish(names, image, alpha, mend, landmarks, inside, limit):
+    "Mend the matte, if it was not given, and write both; for a thread"
+    alpha = inside*(mend(image, alpha, landmarks) if mend else alpha)
     if limit: alpha = alpha*limit(image, landmarks)
     _write_png(names[1], alpha)
     _write_png(names[0], own_colour(image, alpha))
+
+def _names(folder, n):
+    "Files of n pictures and their mattes"
+    for sub in ('images', 'fg_masks'): (folder/sub).mkdir(parents=True, exist_ok=True)
+    return [(folder/'images'/f'{i:05d}_00.png', folder/'fg_masks'/f'{i:05d}_00.png') for i in range(n)]
 
 def _write_png(path, image):
     "`write_image`, faster, the file a little larger"
@@ -214,19 +224,18 @@ def cut_film(
     squares: list[Square]|None,  # T; none: the whole picture
     folder: Path,                # pictures go to its `images`, mattes to its `fg_masks`
     size: int,
-    mattes: Mattes|None = None,
+    mattes: Mattes|MatteNetwork|None = None,
     limit=None,                  # number, picture, landmarks -> (H,W), what the matte is multiplied by
 ):
     "Pictures and mattes of a shot; those that are there already are left alone"
-    for sub in ('images', 'fg_masks'): (folder/sub).mkdir(parents=True, exist_ok=True)
-    names = [(folder/'images'/f'{i:05d}_00.png', folder/'fg_masks'/f'{i:05d}_00.png')
-             for i in range(len(ticks))]
-    done = 0
+    names, done = _names(folder, len(ticks)), 0
     while done < len(names) and names[done][0].exists(): done += 1
     first = max(0, done - WARM) if done < len(names) else done
     row = {int(t): i for i, t in enumerate(ticks)}
     wanted = [int(t) for t in ticks[first:]]
-    given = mattes.frames(set(wanted)) if mattes else None
+    network = mattes if isinstance(mattes, MatteNetwork) else None
+    given = mattes.frames(set(wanted)) if mattes and not network else None
+    mend = _alone if network else None if given else fine
     waiting, finishing, last = deque(), deque(), None
     with ThreadPoolExecutor(2) as pool:
         def step():
@@ -234,18 +243,19 @@ def cut_film(
             i, job = waiting.popleft()
             image, alpha, small, there = job.result()
             square = squares[i] if squares else None
-            if small is not None:
-                if last and ticks[i] - ticks[last[0]] <= 2: alpha = _steadied(alpha, small, square, *last[1:])
-                last = i, alpha, small, square
+            follows = bool(last) and ticks[i] - ticks[last[0]] <= 2
+            if network: alpha, small = network(image, follows), None if network.recurrent else image
+            if small is not None and follows: alpha = _steadied(alpha, small, square, *last[1:])
+            last = i, alpha, small, square
             inside = _inside(square, film.width, film.height, size) if squares else 1
-            if i >= done: finishing.append(pool.submit(_finish, names[i], image, alpha, small, there, inside,
+            if i >= done: finishing.append(pool.submit(_finish, names[i], image, alpha, mend, there, inside,
                                                        limit and partial(limit, i)))
             while len(finishing) > 4: finishing.popleft().result()
         for tick, picture in progress(film.frames(wanted), 'mattes', len(wanted)) if wanted else ():
             i = row[tick]
             matte = next(given)[1] if given else None
             waiting.append((i, pool.submit(_prepare, picture, matte, squares and squares[i], landmarks[i],
-                                           size)))
+                                           size, mend is fine)))
             if len(waiting) > 2: step()
         while waiting: step()
         while finishing: finishing.popleft().result()
@@ -345,7 +355,7 @@ def track_video(
     fps: float|None = None,        # frames a second; none: those of the film, at most 30
     crop: str = 'smooth',          # a square that follows; 'fixed': one that stays; 'none': the whole picture
     shoulders: str = 'cut',        # what lies beyond those of the head model; 'bare': all clothes; or 'keep'
-    mattes: str|Path|None = None,  # a folder of pictures, or a video; none: they are made
+    mattes: str|Path|None = None,  # a folder of pictures, a video, or a network (.onnx); none: they are made
     face: int = 1,                 # which, where there are several: 1 is the largest and most central
     prior: Prior = VIDEO_PRIOR,
     pace: Pace = Pace(),
@@ -355,7 +365,8 @@ def track_video(
     film, out, head = Video(path, fps), Path(out), head or open_head()
     if shoulders not in SHOULDERS:
         raise UserError(f"shoulders are no {shoulders!r}", remedy=f"use {', '.join(SHOULDERS)}")
-    given = Mattes(mattes, film) if mattes else None
+    network = mattes and Path(mattes).suffix.lower() == '.onnx'
+    given = MatteNetwork(mattes) if network else Mattes(mattes, film) if mattes else None
     with one_thread():
         return _track(film, out, head, face, given, dict(size=size, fov=fov, crop=crop, shoulders=shoulders,
                                                          prior=prior, pace=pace))

@@ -32,7 +32,7 @@ def _open(path):
     av = _av()
     if not path.exists(): raise UserError('there is no such file', path, 'check the path')
     if not path.is_file(): raise UserError('this is not a file', path, 'give a video')
-    try: container = av.open(str(path))
+    try: container = av.open(str(path), metadata_errors='replace')
     except (av.FFmpegError, OSError) as e:
         raise UserError(f'cannot be read as a video ({e.strerror})', path, 'save it anew as MP4') from None
     if container.streams.video: return container, container.streams.video[0]
@@ -85,7 +85,7 @@ class Video:
 def _upright(frame, aspect):
     "A decoded frame as bytes (H,W,3), turned as its metadata say, stretched to square pixels"
     a = frame.to_ndarray(format='rgb24')
-    if aspect and aspect != 1:
+    if aspect and aspect != 1 and 1/8 < aspect < 8:  # beyond that it is damage
         a = np.asarray(Image.fromarray(a).resize((round(a.shape[1]*aspect), a.shape[0]), Image.BICUBIC))
     return np.ascontiguousarray(np.rot90(a, round(frame.rotation/90)))
 
