@@ -24,6 +24,8 @@ BENCHES = {'render': 'speed of the renderer',
            'splattingavatar': 'ten people, the last frames held out',
            'vfhq': "VFHQ's test films, or made-up ones", 'hdtf': "HDTF's test films, or made-up ones",
            'report': 'all of them small, as one page, in half an hour (needs -o)'}
+
+# %% ../nbs/88b_measuring.ipynb #ec30ff86
 CONFIGS = {'small_phase1': 'films of made-up people, for a laptop',
            'small_phase2': 'the same people before sixteen cameras',
            'phase1_celebvhq': "the paper's Phase 1", 'phase2_nersemble': "the paper's Phase 2"}
@@ -32,6 +34,7 @@ PROTOCOLS = {'splattingavatar': 'whole pictures over white, SSIM without a borde
              'gagavatar': 'faces, cropped and over black', 'otavatar': 'faces, as its author described it',
              'flexavatar': 'faces, as its code does it, LPIPS by SqueezeNet'}
 
+# %% ../nbs/88b_measuring.ipynb #b81c0a8f
 REENACT = 'selfreenact', 'crossreenact', 'vfhq', 'hdtf'
 KINDS = dict.fromkeys(REENACT, 'reenact') | {'forgetting': 'ablations'}  # modules of another name
 
