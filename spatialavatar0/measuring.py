@@ -34,7 +34,6 @@ PROTOCOLS = {'splattingavatar': 'whole pictures over white, SSIM without a borde
              'gagavatar': 'faces, cropped and over black', 'otavatar': 'faces, as its author described it',
              'flexavatar': 'faces, as its code does it, LPIPS by SqueezeNet'}
 
-# %% ../nbs/88b_measuring.ipynb #b81c0a8f
 REENACT = 'selfreenact', 'crossreenact', 'vfhq', 'hdtf'
 KINDS = dict.fromkeys(REENACT, 'reenact') | {'forgetting': 'ablations'}  # modules of another name
 
