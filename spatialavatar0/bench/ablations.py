@@ -43,7 +43,7 @@ class Plan:
     model: Mapping = None  # changes to the small network
 
 SMALL = Plan(model=dict(grid=64, width=16, most=96, levels=4, feature=16, style=64, picture=128))
-FORGETTING = replace(SMALL, one=0, two=120, people=4, held_out=10, rate=1e-3, spring=1e-2, distinct=96,
+FORGETTING = replace(SMALL, one=0, two=120, people=4, held_out=10, rate=1e-3, spring=.1, distinct=96,
                      bf16=True, start='shipped', model=None)
 QUICK = replace(SMALL, one=20, two=10, held_out=2, seeds=1)
 
