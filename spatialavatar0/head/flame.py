@@ -155,6 +155,8 @@ def read_obj_uv(
     faces: np.ndarray,  # (F,3) of the model
 ) -> dict:              # vt (T,2), ft (F,3); -1 for triangles the file has not
     "Texture coordinates for the triangles of a model; raises `UserError`"
+    if faces.shape[1:] != (3,):  # no rows of nothing, of which a few bytes can promise any number
+        raise UserError(f'its model has faces of shape {faces.shape}, not (F, 3)', path)
     try:
         words = [line.split() for line in path.read_text(encoding='utf-8').splitlines()]
         vt = np.array([w[1:3] for w in words if w[:1] == ['vt']], np.float64).reshape(-1, 2)
